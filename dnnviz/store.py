@@ -1,0 +1,602 @@
+"""The run folder: open it, read slices, write snapshots. numpy only; nothing here is ever unpickled."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import socket
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from dnnviz.errors import RunError
+
+if TYPE_CHECKING:
+    import torch
+
+SCHEMA = 1
+MANIFEST = "run.json"
+KINDS = ("conv", "linear", "attention", "block")
+STATS = ("mean", "max")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of a run.
+
+    name: path in the module tree (`#2`, `#3` … appended where one module is called again in a pass).
+    kind: conv, linear, attention or block.
+    units: channels of a convolution or block, neurons of a linear layer, embedding dimensions of a token layer.
+    shape: output shape without the batch: (C, H, W), (F,) or (tokens, D).
+    offset: first column of the layer in the arrays over all units.
+    """
+
+    name: str
+    kind: str
+    units: int
+    shape: tuple[int, ...]
+    offset: int
+
+    @property
+    def columns(self) -> slice:
+        return slice(self.offset, self.offset + self.units)
+
+    @property
+    def place_shape(self) -> tuple[int, int] | None:
+        """(height, width) of the feature map; None for a linear layer; (1, tokens) for tokens."""
+        if len(self.shape) == 3:
+            return (self.shape[1], self.shape[2])
+        return (1, self.shape[0]) if len(self.shape) == 2 else None
+
+
+def open_run(path: str | os.PathLike[str]) -> Run:
+    """Open a run folder; raises RunError with a sentence when it is not one."""
+    folder = Path(path)
+    file = folder / MANIFEST
+    if not folder.is_dir():
+        raise RunError(f"{folder} is not a folder; a run is a folder with a {MANIFEST} in it.")
+    try:
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunError(f"{folder} is no run: it has no {MANIFEST}. Make a run with `dnnviz capture`.") from None
+    except (OSError, ValueError) as error:
+        raise RunError(f"{file} cannot be read ({str(error).splitlines()[0]}); the run is damaged.") from None
+    if not isinstance(manifest, dict) or "schema" not in manifest:
+        raise RunError(f"{file} is not the manifest of a run.")
+    if manifest["schema"] != SCHEMA:
+        raise RunError(
+            f"{folder} has schema {manifest['schema']}; this version reads schema {SCHEMA}. Capture it again, or use the version that wrote it."
+        )
+    try:
+        return Run(folder, manifest)
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{file} lacks or garbles {str(error).splitlines()[0]}; the run is damaged.") from None
+
+
+class Run:
+    """A run, read from its folder by memory map; opening reads the manifest only.
+
+    Attributes: name, path, classes (list of str), splits (list of str), epochs (list of int, rising),
+    layers (tuple of Layer), units (their number), manifest (the parsed run.json).
+    Layers are given by name or as Layer; an unknown layer, epoch, split or input raises RunError.
+    """
+
+    def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
+        self.path = Path(path)
+        self.manifest = manifest
+        self.name: str = manifest["name"]
+        self.classes: list[str] = [str(c) for c in manifest["classes"]]
+        self.splits: list[str] = [str(s) for s in manifest["splits"]]
+        self.layers: tuple[Layer, ...] = tuple(
+            Layer(str(e["name"]), str(e["kind"]), int(e["units"]), tuple(int(v) for v in e["shape"]), int(e["offset"])) for e in manifest["layers"]
+        )
+        self.units: int = sum(layer.units for layer in self.layers)
+        self.kept: int = int(manifest["inputs"]["kept"])
+        # Which of the aggregated inputs each (split, class) holds: weights of every mean over splits.
+        self.class_counts = np.asarray(manifest["inputs"]["class_counts"], dtype=np.int64).reshape(len(self.splits), len(self.classes))
+        self._snapshots: dict[int, dict[str, Any]] = {int(e["epoch"]): e for e in manifest["snapshots"]}
+        self.epochs: list[int] = sorted(self._snapshots)
+        self._by_name = {layer.name: layer for layer in self.layers}
+        self._maps: dict[str, np.ndarray] = {}
+
+    def __repr__(self) -> str:
+        return f"Run({self.name!r}, {len(self.layers)} layers, {self.units} units, {len(self.epochs)} snapshots, {self.kept} inputs)"
+
+    # -- what the run is about ---------------------------------------------------------------------------------------
+
+    def layer(self, name: str | Layer) -> Layer:
+        """The layer with this name."""
+        if isinstance(name, Layer):
+            return name
+        if name not in self._by_name:
+            raise RunError(f"Run {self.name} has no layer {name!r}; `dnnviz info` lists them.")
+        return self._by_name[name]
+
+    def snapshot(self, epoch: int) -> dict[str, Any]:
+        """Manifest entry of a snapshot: epoch, metrics, digest (content of its arrays), dtypes."""
+        if epoch not in self._snapshots:
+            known = ", ".join(map(str, self.epochs)) or "none"
+            raise RunError(f"Run {self.name} has no snapshot of epoch {epoch} (there are: {known}).")
+        return self._snapshots[epoch]
+
+    def metrics(self, epoch: int) -> dict[str, Any]:
+        """Metrics of a snapshot: accuracy (0–1) and loss over all inputs, `splits` with the same per split, and whatever `record` was given."""
+        return self.snapshot(epoch).get("metrics", {})
+
+    def digest(self, epoch: int) -> str:
+        """Hash of a snapshot's content, for keys of derived results."""
+        return str(self.snapshot(epoch)["digest"])
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """int64 [n]: class of every input kept."""
+        return np.asarray(self._array("inputs/labels.npy"))
+
+    @cached_property
+    def input_splits(self) -> np.ndarray:
+        """uint8 [n]: index into `splits` of every input kept."""
+        return np.asarray(self._array("inputs/splits.npy"))
+
+    @cached_property
+    def ids(self) -> list[str]:
+        """File name or data set index of every input kept."""
+        try:
+            return [str(v) for v in json.loads((self.path / "inputs" / "ids.json").read_text(encoding="utf-8"))]
+        except (OSError, ValueError) as error:
+            raise RunError(f"{self.path / 'inputs' / 'ids.json'} cannot be read ({error}); the run is damaged.") from None
+
+    @property
+    def graph(self) -> dict[str, Any]:
+        """Nodes and edges of the architecture view: {"nodes": [{"id", "label", "kind", "layer", "parent"}], "edges": [{"source", "target"}]}."""
+        try:
+            return json.loads((self.path / "graph.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise RunError(f"{self.path / 'graph.json'} cannot be read ({error}).") from None
+
+    # -- inputs ------------------------------------------------------------------------------------------------------
+
+    @property
+    def stored_images(self) -> int:
+        """Number of images stored: those kept one by one, then those stored because they excite some unit most."""
+        return self.kept + (len(self._array("inputs/top_labels.npy")) if (self.path / "inputs" / "top_labels.npy").is_file() else 0)
+
+    def images(self, indices: Sequence[int] | np.ndarray | int) -> np.ndarray:
+        """uint8 [m, H, W, 3]: images as a person would see them, grey repeated.
+
+        Indices below `kept` are the inputs kept one by one; from `kept` on, those stored for the top lists.
+        """
+        index = np.atleast_1d(np.asarray(indices, dtype=np.int64))
+        total = self.stored_images
+        if index.size and (index.min() < 0 or index.max() >= total):
+            raise RunError(f"Run {self.name} stores images 0 to {total - 1}; {index[(index < 0) | (index >= total)][0]} was asked for.")
+        kept = self._array("inputs/images.npy")
+        result = np.empty((len(index), *kept.shape[1:]), dtype=np.uint8)
+        own = index < self.kept
+        result[own] = kept[index[own]]
+        if not own.all():
+            result[~own] = self._array("inputs/top_images.npy")[index[~own] - self.kept]
+        return np.repeat(result, 3, axis=-1) if result.shape[-1] == 1 else result
+
+    def image_labels(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """int64 [m]: class of each stored image (numbering of `images`)."""
+        index = np.atleast_1d(np.asarray(indices, dtype=np.int64))
+        if index.size and index.max() >= self.kept:
+            return np.concatenate([self.labels, np.asarray(self._array("inputs/top_labels.npy"))])[index]
+        return self.labels[index]
+
+    def network_inputs(self, indices: Sequence[int] | np.ndarray | int) -> np.ndarray:
+        """float32 [m, C, H, W]: what the network was given for inputs kept one by one."""
+        index = np.atleast_1d(np.asarray(indices, dtype=np.int64))
+        if index.size and (index.min() < 0 or index.max() >= self.kept):
+            raise RunError(f"Run {self.name} keeps inputs 0 to {self.kept - 1} one by one; {index.max()} was asked for.")
+        if (self.path / "inputs" / "tensors.npy").is_file():
+            return np.array(self._array("inputs/tensors.npy")[index], dtype=np.float32)
+        return self.normalise(np.asarray(self._array("inputs/images.npy")[index]))
+
+    def normalise(self, images: np.ndarray) -> np.ndarray:
+        """Network input float32 [m, C, H, W] of images uint8 [m, H, W, C] with the run's mean and standard deviation."""
+        how = self.manifest["preprocessing"]
+        channels = images.shape[-1]
+        mean, std = (np.broadcast_to(np.asarray(how[name], dtype=np.float32), (channels,)) for name in ("mean", "std"))
+        return np.ascontiguousarray(((images.astype(np.float32) / 255.0 - mean) / std).transpose(0, 3, 1, 2))
+
+    # -- activations -------------------------------------------------------------------------------------------------
+
+    def activations(self, epoch: int, layer: str | Layer | None = None, stat: str = "mean") -> np.ndarray:
+        """float32 [n, units]: activation of every input kept; stat `mean` or `max` over positions; layer None = all units."""
+        array = self._stat(epoch, stat)
+        return _as_float32(array if layer is None else array[:, self.layer(layer).columns])
+
+    def input_activations(self, epoch: int, index: int, stat: str = "mean") -> np.ndarray:
+        """float32 [U]: activations of all units for one input kept."""
+        if not 0 <= index < self.kept:
+            raise RunError(f"Run {self.name} keeps inputs 0 to {self.kept - 1} one by one; {index} was asked for.")
+        return _as_float32(self._stat(epoch, stat)[index])
+
+    def unit_activations(self, epoch: int, layer: str | Layer, unit: int, stat: str = "mean") -> np.ndarray:
+        """float32 [n]: activations of one unit for every input kept."""
+        return _as_float32(self._stat(epoch, stat)[:, self._column(layer, unit)])
+
+    def class_mean(self, epoch: int, layer: str | Layer | None = None, split: str | None = None) -> np.ndarray:
+        """float32 [K, units]: mean activation per class over all inputs of `split` (None = all splits); NaN for a class without inputs."""
+        return self._class_moments(epoch, layer, split)[0]
+
+    def class_std(self, epoch: int, layer: str | Layer | None = None, split: str | None = None) -> np.ndarray:
+        """float32 [K, units]: standard deviation (population) per class, as `class_mean`."""
+        return self._class_moments(epoch, layer, split, want_std=True)[1]
+
+    def data_mean(self, epoch: int, layer: str | Layer | None = None, split: str | None = None) -> np.ndarray:
+        """float32 [units]: mean activation over all inputs of `split` (None = all)."""
+        weights = self._split_weights(split)
+        return _average(self._rows(epoch, "data_mean", layer), weights)
+
+    def data_std(self, epoch: int, layer: str | Layer | None = None, split: str | None = None) -> np.ndarray:
+        """float32 [units]: standard deviation (population) over all inputs of `split` (None = all)."""
+        weights = self._split_weights(split)
+        return _pooled_std(self._rows(epoch, "data_mean", layer), self._rows(epoch, "data_std", layer), weights)
+
+    def active(self, epoch: int, layer: str | Layer | None = None, split: str | None = None) -> np.ndarray:
+        """float32 [units]: fraction of inputs on which the unit fired (somewhere above zero)."""
+        return _average(self._rows(epoch, "active", layer), self._split_weights(split))
+
+    def one_class_mean(self, epoch: int, label: int, split: str | None = None) -> np.ndarray:
+        """float32 [U]: mean activation of all units over one class."""
+        if not 0 <= label < len(self.classes):
+            raise RunError(f"Run {self.name} has classes 0 to {len(self.classes) - 1}; {label} was asked for.")
+        rows = self._snapshot_array(epoch, "class_mean")
+        if split is not None:
+            return np.array(rows[self._split(split), label])
+        return _average(np.asarray(rows[:, label]), self.class_counts[:, label])
+
+    def top_inputs(self, epoch: int, layer: str | Layer, unit: int, k: int = 9) -> tuple[np.ndarray, np.ndarray]:
+        """The stored inputs, of all aggregated ones, whose maximum of this unit is largest: (indices int64 [k], values float32 [k]), best first.
+
+        Indices are those of `images`. Inputs whose image is not stored (the cap on top images) are left out,
+        so there may be fewer than k; `top_ranking` gives all of them.
+        """
+        indices, values, _ = self.top_ranking(epoch, layer, unit)
+        stored = np.flatnonzero(indices >= 0)[:k]
+        return indices[stored], values[stored]
+
+    def top_ranking(self, epoch: int, layer: str | Layer, unit: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(indices int64 [k], values float32 [k], places int64 [k]), best first; index −1 where the image is not stored.
+
+        A place is the flat position of the peak in the unit's feature map (y · width + x), the token, or −1 for a linear layer.
+        """
+        column = self._column(layer, unit)
+        values = np.asarray(self._snapshot_array(epoch, "top_values")[column], dtype=np.float32)
+        found = np.isfinite(values)
+        indices = np.asarray(self._snapshot_array(epoch, "top_inputs")[column], dtype=np.int64)
+        places = np.asarray(self._snapshot_array(epoch, "top_places")[column], dtype=np.int64)
+        return indices[found], values[found], places[found]
+
+    def logits(self, epoch: int) -> np.ndarray:
+        """float32 [n, K]: the network's output for every input kept."""
+        return np.asarray(self._snapshot_array(epoch, "logits"), dtype=np.float32)
+
+    def load_model(self, epoch: int) -> torch.nn.Module:
+        """The network of a snapshot in eval mode (imports torch).
+
+        Raises RunError when the run holds no weights or its network cannot be built again, with what to do.
+        """
+        from dnnviz.models import load_snapshot
+
+        return load_snapshot(self, epoch)
+
+    # -- health ------------------------------------------------------------------------------------------------------
+
+    def damage(self) -> list[str]:
+        """Sentences about what is missing, truncated or of the wrong shape; empty for a healthy run. Reads headers only."""
+        n, units, splits, classes = self.kept, self.units, len(self.splits), len(self.classes)
+        expected: dict[str, tuple[int | None, ...]] = {
+            "inputs/images.npy": (n, None, None, None),
+            "inputs/labels.npy": (n,),
+            "inputs/splits.npy": (n,),
+        }
+        per_snapshot: dict[str, tuple[int | None, ...]] = {
+            "mean": (n, units),
+            "max": (n, units),
+            "class_mean": (splits, classes, units),
+            "class_std": (splits, classes, units),
+            "data_mean": (splits, units),
+            "data_std": (splits, units),
+            "active": (splits, units),
+            "top_inputs": (units, None),
+            "top_values": (units, None),
+            "top_places": (units, None),
+            "logits": (n, None),
+        }
+        for epoch in self.epochs:
+            expected.update({f"snapshots/{epoch:06d}/{name}.npy": shape for name, shape in per_snapshot.items()})
+        found = []
+        for name, shape in expected.items():
+            try:
+                array = self._array(name)
+            except RunError as error:
+                found.append(str(error))
+                continue
+            if len(array.shape) != len(shape) or any(want is not None and want != have for want, have in zip(shape, array.shape, strict=False)):
+                found.append(f"{self.path / name} has shape {list(array.shape)}; {list(shape)} was expected.")
+        return found
+
+    def unpublished(self) -> list[str]:
+        """Names of snapshot folders that a writer left unfinished (it was killed, or is at work)."""
+        folder = self.path / "snapshots"
+        return sorted(p.name for p in folder.glob(".part-*")) if folder.is_dir() else []
+
+    # -- reading -----------------------------------------------------------------------------------------------------
+
+    def _array(self, name: str) -> np.ndarray:
+        array = self._maps.get(name)
+        if array is None:
+            path = self.path / name
+            try:
+                array = np.load(path, mmap_mode="r", allow_pickle=False)
+            except FileNotFoundError:
+                raise RunError(f"{path} is missing; the run is damaged.") from None
+            except (OSError, ValueError, EOFError) as error:
+                raise RunError(f"{path} cannot be read ({str(error).splitlines()[0]}); the run is damaged.") from None
+            self._maps[name] = array
+        return array
+
+    def _snapshot_array(self, epoch: int, name: str) -> np.ndarray:
+        self.snapshot(epoch)
+        return self._array(f"snapshots/{epoch:06d}/{name}.npy")
+
+    def _stat(self, epoch: int, stat: str) -> np.ndarray:
+        if stat not in STATS:
+            raise ValueError(f"stat is {stat!r}; it must be one of {', '.join(STATS)}")
+        return self._snapshot_array(epoch, stat)
+
+    def _column(self, layer: str | Layer, unit: int) -> int:
+        found = self.layer(layer)
+        if not 0 <= unit < found.units:
+            raise RunError(f"Layer {found.name} has units 0 to {found.units - 1}; {unit} was asked for.")
+        return found.offset + unit
+
+    def _split(self, split: str) -> int:
+        if split not in self.splits:
+            raise RunError(f"Run {self.name} has no split {split!r} (there are: {', '.join(self.splits)}).")
+        return self.splits.index(split)
+
+    def _split_weights(self, split: str | None) -> np.ndarray:
+        counts = self.class_counts.sum(axis=1)
+        if split is None:
+            return counts
+        only = np.zeros_like(counts)
+        only[self._split(split)] = 1
+        return only
+
+    def _rows(self, epoch: int, name: str, layer: str | Layer | None) -> np.ndarray:
+        array = self._snapshot_array(epoch, name)
+        return np.asarray(array if layer is None else array[..., self.layer(layer).columns])
+
+    def _class_moments(self, epoch: int, layer: str | Layer | None, split: str | None, want_std: bool = False) -> tuple[np.ndarray, np.ndarray]:
+        mean = self._rows(epoch, "class_mean", layer)
+        std = self._rows(epoch, "class_std", layer) if want_std else mean
+        if split is not None or len(self.splits) == 1:
+            row = 0 if split is None else self._split(split)
+            return np.array(mean[row]), np.array(std[row])
+        weights = self.class_counts[:, :, None]
+        return _average(mean, weights), (_pooled_std(mean, std, weights) if want_std else mean)
+
+
+@lru_cache(maxsize=1)
+def _half_table() -> np.ndarray:
+    return np.arange(65536, dtype=np.uint16).view(np.float16).astype(np.float32)
+
+
+def _as_float32(array: np.ndarray) -> np.ndarray:
+    # numpy converts float16 an element at a time; a table of all 65,536 values is several times faster.
+    return _half_table()[array.view(np.uint16)] if array.dtype == np.float16 else np.array(array, dtype=np.float32)
+
+
+def _average(rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Mean over axis 0, weighted; NaN where no weight; rows without weight may hold NaN."""
+    if len(rows) == 1:
+        return np.array(rows[0])
+    weights = np.broadcast_to(weights.reshape(weights.shape + (1,) * (rows.ndim - weights.ndim)), rows.shape)
+    total = weights.sum(axis=0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (np.where(weights > 0, rows * weights, 0.0).sum(axis=0) / total).astype(np.float32)
+
+
+def _pooled_std(mean: np.ndarray, std: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    if len(mean) == 1:
+        return np.array(std[0])
+    mean, std = mean.astype(np.float64), std.astype(np.float64)
+    centre = _average(mean, weights)
+    return np.sqrt(_average(std**2 + (mean - centre) ** 2, weights)).astype(np.float32)
+
+
+# -- writing ---------------------------------------------------------------------------------------------------------
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON so that a reader sees the old file or the new one, never half of one."""
+    temporary = path.with_name(f".part-{path.name}-{os.getpid()}")
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            json.dump(content, file, indent=1, ensure_ascii=False, allow_nan=False)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_array(path: Path, array: np.ndarray) -> None:
+    """Write a `.npy` file so that a reader sees the old file or the new one, never half of one."""
+    temporary = path.with_name(f".part-{path.name}-{os.getpid()}")
+    try:
+        with open(temporary, "wb") as file:
+            np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def writing(path: str | os.PathLike[str]) -> Iterator[RunWriter]:
+    """Hold a run folder for writing; raises RunError naming the other writer where there is one."""
+    folder = Path(path)
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"{folder} is a file; a run needs a folder.")
+    if folder.is_dir() and not (folder / MANIFEST).exists() and any(not p.name.startswith(".") and p.name not in _OWN for p in folder.iterdir()):
+        raise RunError(f"{folder} holds other files and is no run; choose another folder.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{folder} cannot be made ({error.strerror}).") from None
+    who = folder / ".writer.json"
+    # The kernel frees the lock of a killed process; the file beside it only says who holds it.
+    lock = FileLock(folder / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        holder = ""
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            content = json.loads(who.read_text(encoding="utf-8"))
+            holder = f" (process {content['pid']} on {content['host']}, since {content['since']})"
+        raise RunError(f"{folder} is being written by another process{holder}; wait for it, or choose another folder.") from None
+    except OSError as error:
+        raise RunError(f"{folder} cannot be written ({error.strerror}).") from None
+    try:
+        write_json(who, {"pid": os.getpid(), "host": socket.gethostname(), "since": now()})
+        yield RunWriter(folder)
+    finally:
+        who.unlink(missing_ok=True)
+        lock.release()
+
+
+_OWN = {"inputs", "snapshots", "cache", "graph.json"}
+
+
+def now() -> str:
+    """The time, as manifests hold it: UTC, ISO 8601, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+class RunWriter:
+    """Writes a run that `writing` has locked.
+
+    Order: `write_inputs`, then for each snapshot `publish`; the manifest is written after the first snapshot is
+    complete and again after every further one, always last. What is not published does not exist for readers.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        for left in (path / "snapshots").glob(".part-*"):
+            shutil.rmtree(left, ignore_errors=True)
+        for left in [*path.glob(".part-*"), *(path / "inputs").glob(".part-*")]:
+            left.unlink(missing_ok=True)
+
+    def existing(self) -> Run | None:
+        """The run as it stands, with snapshots that were complete when a writer was killed before it wrote the manifest; None for a new folder."""
+        if not (self.path / MANIFEST).is_file():
+            return None
+        run = open_run(self.path)
+        known = set(run.epochs)
+        found = []
+        for folder in sorted((self.path / "snapshots").glob("[0-9]*")):
+            if folder.name.isdigit() and int(folder.name) not in known:
+                with contextlib.suppress(OSError, ValueError):
+                    found.append(json.loads((folder / "snapshot.json").read_text(encoding="utf-8")))
+        if found:
+            run.manifest["snapshots"] = sorted([*run.manifest["snapshots"], *found], key=lambda e: e["epoch"])
+            write_json(self.path / MANIFEST, run.manifest)
+            run = open_run(self.path)
+        return run
+
+    def clear(self) -> None:
+        """Remove everything of the run (the manifest first, so that no reader sees a run without its arrays)."""
+        (self.path / MANIFEST).unlink(missing_ok=True)
+        for name in _OWN:
+            target = self.path / name
+            if target.is_dir():
+                shutil.rmtree(target)
+            else:
+                target.unlink(missing_ok=True)
+
+    def write_inputs(self, arrays: Mapping[str, np.ndarray], ids: Sequence[str] | None = None) -> None:
+        """Write `inputs/<name>.npy` for each array (images, labels, splits, tensors, top_images …) and ids.json."""
+        folder = self.path / "inputs"
+        folder.mkdir(exist_ok=True)
+        for name, array in arrays.items():
+            write_array(folder / f"{name}.npy", array)
+        if ids is not None:
+            write_json(folder / "ids.json", list(ids))
+
+    def write_graph(self, graph: Mapping[str, Any]) -> None:
+        write_json(self.path / "graph.json", graph)
+
+    def publish(
+        self,
+        manifest: Mapping[str, Any],
+        epoch: int,
+        arrays: Mapping[str, np.ndarray],
+        metrics: Mapping[str, Any],
+        save_weights: Callable[[Path], None] | None = None,
+    ) -> Run:
+        """Publish a snapshot: write its arrays into a hidden folder, rename it, then write the manifest.
+
+        manifest: the manifest without `snapshots`; those already published are kept, one of the same epoch is replaced.
+        arrays: the arrays of the run format by name; save_weights: called with the path where weights.pt belongs.
+        """
+        parent = self.path / "snapshots"
+        parent.mkdir(exist_ok=True)
+        part = parent / f".part-{epoch:06d}"
+        final = parent / f"{epoch:06d}"
+        replaced = parent / f".part-{epoch:06d}-replaced"
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir()
+        content = hashlib.blake2b(digest_size=16)
+        try:
+            for name in sorted(arrays):
+                array = np.ascontiguousarray(arrays[name])
+                write_array(part / f"{name}.npy", array)
+                content.update(name.encode() + str((array.shape, array.dtype.str)).encode() + array.tobytes())
+            if save_weights is not None:
+                save_weights(part / "weights.pt")
+            entry = {
+                "epoch": int(epoch),
+                "created": now(),
+                "metrics": dict(metrics),
+                "digest": content.hexdigest(),
+                "dtypes": {name: arrays[name].dtype.name for name in STATS if name in arrays},
+                "weights": save_weights is not None,
+            }
+            write_json(part / "snapshot.json", entry)
+            if final.exists():
+                final.rename(replaced)
+            part.rename(final)
+        except BaseException:
+            shutil.rmtree(part, ignore_errors=True)
+            if replaced.exists() and not final.exists():
+                replaced.rename(final)
+            raise
+        shutil.rmtree(replaced, ignore_errors=True)
+        before = []
+        if (self.path / MANIFEST).is_file():
+            before = [e for e in open_run(self.path).manifest["snapshots"] if e["epoch"] != epoch]
+        write_json(self.path / MANIFEST, {**manifest, "schema": SCHEMA, "snapshots": sorted([*before, entry], key=lambda e: e["epoch"])})
+        return open_run(self.path)
+
+
+def layer_entries(layers: Sequence[Layer]) -> list[dict[str, Any]]:
+    """Layers as the manifest holds them."""
+    return [{**asdict(layer), "shape": list(layer.shape)} for layer in layers]
