@@ -279,6 +279,10 @@ class Run:
         places = np.asarray(self._snapshot_array(epoch, "top_places")[column], dtype=np.int64)
         return indices[found], values[found], places[found]
 
+    def top_values(self, epoch: int) -> np.ndarray:
+        """float32 [U]: the largest activation of every unit over all aggregated inputs and positions."""
+        return np.array(self._snapshot_array(epoch, "top_values")[:, 0], dtype=np.float32)
+
     def logits(self, epoch: int) -> np.ndarray:
         """float32 [n, K]: the network's output for every input kept."""
         return np.asarray(self._snapshot_array(epoch, "logits"), dtype=np.float32)
