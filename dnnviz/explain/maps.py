@@ -1,0 +1,175 @@
+"""Feature maps of a layer: find the layer, cut the gradient's graph there, and read tokens as maps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from dnnviz.errors import DNNVizError
+from dnnviz.explain.question import Question
+
+_POOLING = (
+    nn.modules.pooling._MaxPoolNd,
+    nn.modules.pooling._AvgPoolNd,
+    nn.modules.pooling._AdaptiveMaxPoolNd,
+    nn.modules.pooling._AdaptiveAvgPoolNd,
+    nn.modules.dropout._DropoutNd,
+)
+
+
+@dataclass(frozen=True)
+class FeatureMaps:
+    """Maps of a layer and how the score depends on them: activations and gradients [n, C, h, w], layer: its name."""
+
+    activations: torch.Tensor
+    gradients: torch.Tensor
+    layer: str
+
+
+def feature_maps(question: Question) -> FeatureMaps:
+    """Activations of the question's layer and the gradient of the score with respect to them.
+
+    The graph begins at the layer, so a late layer costs little more than a forward pass.
+    Raises DNNVizError where the layer is unknown, has no map, or plays no part in the score.
+    """
+    name, module, call = _locate(question)
+    held: list[torch.Tensor] = []
+    calls = 0
+
+    def cut(_module: nn.Module, _inputs: object, output: object) -> object:
+        nonlocal calls
+        calls += 1
+        if calls != call:
+            return None
+        first = output if isinstance(output, torch.Tensor) else output[0]
+        leaf = first.detach().requires_grad_()
+        held.append(leaf)
+        torch.set_grad_enabled(True)
+        # What follows may write in place (an in-place ReLU): it gets a copy, the leaf keeps the layer's own output.
+        onward = leaf.clone()
+        return onward if isinstance(output, torch.Tensor) else type(output)((onward, *output[1:]))
+
+    with removed_after(module.register_forward_hook(cut)), torch.no_grad():
+        score = question.score()
+    if not held:
+        raise DNNVizError(f"{name} was not called (it is called {calls} times in a pass); choose another layer.")
+    gradient = torch.autograd.grad(score.sum(), held[0], allow_unused=True)[0] if score.requires_grad else None
+    if gradient is None:
+        raise DNNVizError(f"The score does not depend on {name}; choose another layer.")
+    size = question.inputs.shape[-2:]
+    reshape = _layout(name, module, held[0], (size[0], size[1]))
+    return FeatureMaps(reshape(held[0].detach()), reshape(gradient), name)
+
+
+class removed_after:
+    """Context manager over hook handles: removes them on the way out, also when something raises."""
+
+    def __init__(self, *handles: torch.utils.hooks.RemovableHandle) -> None:
+        self.handles = handles
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self.handles:
+            handle.remove()
+
+
+def _locate(question: Question) -> tuple[str, nn.Module, int]:
+    """Name, module and number of the call of the question's layer."""
+    modules = dict(question.model.named_modules())
+    layer = question.layer
+    if isinstance(layer, nn.Module):
+        for name, module in modules.items():
+            if module is layer:
+                return name, module, 1
+        raise DNNVizError(f"The layer given ({type(layer).__name__}) is no part of this network.")
+    if layer is None:
+        layer = last_feature_map(question.model, question.inputs[:1])
+    name, _, number = layer.partition("#")
+    if not name or name not in modules or (number and not number.isdigit()):
+        raise DNNVizError(f"This network has no layer {layer!r}; the names are those of `model.named_modules()`.")
+    return layer, modules[name], int(number or 1)
+
+
+def last_feature_map(model: nn.Module, inputs: torch.Tensor) -> str:
+    """Name of the module that gives the last feature map before pooling (runs one pass).
+
+    In a vision transformer it is the normalisation before the last attention, since behind it only the class token
+    is read. The convolution that gives the class scores themselves (SqueezeNet) does not count.
+    Raises DNNVizError where the network has no feature map.
+    """
+    names = {module: name for name, module in model.named_modules()}
+    found: list[tuple[list[nn.Module], tuple[int, ...], bool]] = []
+    current: torch.Tensor | None = None
+    before_attention: nn.Module | None = None
+    normed: tuple[nn.Module, torch.Tensor] | None = None
+
+    def record(module: nn.Module, _inputs: object, output: object) -> None:
+        nonlocal current, normed
+        if not isinstance(output, torch.Tensor):
+            return
+        if isinstance(module, nn.LayerNorm) and output.ndim == 3:
+            normed = (module, output)
+        if output.ndim != 4 or output.shape[2] * output.shape[3] <= 1:
+            return
+        # Modules that hand on the same tensor (a block and its last ReLU) give one map under several names.
+        if output is current:
+            found[-1][0].append(module)
+            return
+        current = output
+        found.append(([module], tuple(output.shape), not isinstance(module, _POOLING)))
+
+    def attend(_module: nn.Module, inputs: tuple[object, ...]) -> None:
+        nonlocal before_attention, current
+        if normed is not None and inputs and inputs[0] is normed[1]:
+            before_attention = normed[0]
+            found.clear()
+            current = None
+
+    handles = [module.register_forward_hook(record) for module in names if names[module]]
+    handles += [module.register_forward_pre_hook(attend) for module in names if isinstance(module, nn.MultiheadAttention)]
+    with removed_after(*handles), torch.no_grad():
+        from dnnviz.explain.question import scores
+
+        classes = scores(model, inputs).shape[1]
+    maps = [(modules, shape) for modules, shape, feature in found if feature]
+    maps = [entry for entry in maps if entry[1][1] != classes] or maps
+    if not maps:
+        if before_attention is not None:
+            return names[before_attention]
+        raise DNNVizError("This network has no layer with a map over the image (it is all linear); methods of the CAM family need one.")
+    modules = maps[-1][0]
+    composite = [m for m in modules if type(m) is not nn.Sequential and any(True for _ in m.children())]
+    return names[composite[0] if composite else modules[0]]
+
+
+def _layout(name: str, module: nn.Module, output: torch.Tensor, size: tuple[int, int]) -> Callable[[torch.Tensor], torch.Tensor]:
+    """How to read a layer's output as maps [n, C, h, w]."""
+    if output.ndim == 4:
+        # Swin and the inside of ConvNeXt keep channels last; the width of their normalisation tells them apart.
+        widths = {m.normalized_shape[-1] for m in module.modules() if isinstance(m, nn.LayerNorm)}
+        widths |= {m.out_features for m in module.modules() if isinstance(m, nn.Linear)}
+        channels_last = output.shape[1] not in widths and output.shape[3] in widths
+        height, width = (output.shape[1], output.shape[2]) if channels_last else (output.shape[2], output.shape[3])
+        if height * width > 1:
+            return (lambda t: t.permute(0, 3, 1, 2)) if channels_last else (lambda t: t)
+    if output.ndim == 3:
+        grid = _grid(output.shape[1], size)
+        if grid is not None:
+            special = output.shape[1] - grid[0] * grid[1]
+            return lambda t: t[:, special:].transpose(1, 2).unflatten(2, grid)
+    raise DNNVizError(f"{name} has no map over the image (its output has shape {list(output.shape[1:])}); choose a convolution layer or a block.")
+
+
+def _grid(tokens: int, size: tuple[int, int]) -> tuple[int, int] | None:
+    """Rows and columns of the patches, with one class token or none before them; None where the tokens form no such grid."""
+    for patches in (tokens, tokens - 1):
+        rows = round(math.sqrt(patches * size[0] / size[1])) if patches > 1 else 0
+        if rows and patches % rows == 0 and abs(rows / (patches // rows) - size[0] / size[1]) < 1e-6:
+            return rows, patches // rows
+    return None

@@ -1,0 +1,35 @@
+"""Guided backpropagation: the gradient that only passes where both the unit and the gradient are positive."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dnnviz.explain.registry import register
+
+if TYPE_CHECKING:
+    from dnnviz.explain.question import Answer, Question
+
+
+@register(
+    "guided_backprop",
+    title="Guided backpropagation",
+    family="gradient",
+    summary="The gradient along paths on which every unit argues for the class; sharp, but depends little on the class.",
+    citation="Springenberg, Dosovitskiy, Brox, Riedmiller: Striving for simplicity. ICLR workshop 2015",
+)
+def guided_backprop(question: Question) -> Answer:
+    """Guided gradient [n, C, H, W]; heatmap: its sum over channels.
+
+    Every rectifier is seen, however the network writes it (module, shared, in place, functional, ReLU6), and nothing
+    in the network is replaced. Source: Springenberg et al. 2015, figure 1.
+    """
+    from dnnviz.explain.attribution import Note
+    from dnnviz.explain.question import Answer, gradient_note
+    from dnnviz.explain.rectifiers import after_rectifiers
+
+    with after_rectifiers(lambda gradient: gradient.clamp(min=0)) as seen:
+        gradient = question.gradient()
+    notes = gradient_note(gradient, "differs from the gradient")
+    if not seen.count:
+        notes = [Note("degenerate", "equals the plain gradient: no ReLU found")] * len(gradient)
+    return Answer(gradient, gradient.sum(dim=1), notes)

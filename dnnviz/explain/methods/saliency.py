@@ -1,0 +1,32 @@
+"""Saliency: the gradient of the score with respect to the input's pixels."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dnnviz.explain.registry import Parameter, register
+
+if TYPE_CHECKING:
+    from dnnviz.explain.question import Answer, Question
+
+
+@register(
+    "saliency",
+    title="Saliency",
+    family="gradient",
+    summary="How strongly the score reacts to a small change of each pixel.",
+    citation="Simonyan, Vedaldi, Zisserman: Deep inside convolutional networks. ICLR workshop 2014",
+    parameters=(Parameter("absolute", "Absolute value", "flag", True, "the paper's map; off keeps the sign of the gradient"),),
+    signed=False,
+)
+def saliency(question: Question, *, absolute: bool) -> Answer:
+    """Gradient of the logit (absolute, [n, C, H, W]); heatmap: the channel of largest magnitude at each pixel.
+
+    Source: Simonyan et al. 2014, section 3.1.
+    """
+    from dnnviz.explain.question import Answer, gradient_note
+
+    gradient = question.gradient()
+    largest = gradient.gather(1, gradient.abs().argmax(dim=1, keepdim=True))[:, 0]
+    notes = gradient_note(gradient, "logit gradient")
+    return Answer(gradient.abs(), largest.abs(), notes) if absolute else Answer(gradient, largest, notes)
