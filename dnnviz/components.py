@@ -358,6 +358,21 @@ def bars(rows: Sequence[tuple[str, float, str, bool, str | None]]) -> html.Div:
     return html.Div(cells, className="dv-bars")
 
 
+def unit_bars(rows: Sequence[tuple[str, int, float, str]], *, names: bool = True, signed: bool = False) -> html.Div:
+    """Bars of units, each a click from its card; a row is (layer, unit, value, text). Signed: blue below zero, red above."""
+    largest = max((abs(row[2]) for row in rows), default=0.0) or 1.0
+    cells: list[Any] = []
+    for layer, unit, value, text in rows:
+        name = f"{layer} · {unit}" if names else f"unit {unit}"
+        kind = "" if not signed else " high" if value > 0 else " low"
+        cells += [
+            html.Button(name, className="name", title=name, type="button", **{"data-dv-unit": f"{layer}|{unit}"}),
+            html.Div(html.Div(className=f"bar{kind}", style={"width": f"{100 * abs(value) / largest:.1f}%"})),
+            html.Span(text, className="value"),
+        ]
+    return html.Div(cells, className="dv-bars units" if names else "dv-bars")
+
+
 def number(value: float) -> str:
     """A value with sensible digits."""
     if not np.isfinite(value):

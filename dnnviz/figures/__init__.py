@@ -1,0 +1,1 @@
+"""Arrays in, plotly figures out: no run, no network, no dash."""

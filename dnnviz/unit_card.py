@@ -1,0 +1,118 @@
+"""The card of a unit, as every page shows it: images that excite it most, mean per class, course over the epochs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from dash import dcc, html
+
+from dnnviz import components
+from dnnviz.figures.course import course
+from dnnviz.store import Layer, Run
+from dnnviz.theme import GRAPH_CONFIG
+from dnnviz.urlstate import Selection
+
+KIND_NAMES = {"conv": "Convolution", "linear": "Linear layer", "attention": "Attention", "block": "Block output"}
+CLASS_ROWS = 12
+
+
+def unit_card(selection: Selection, theme: str = "light") -> list[Any]:
+    """What is known of the unit that is chosen; of the layer where no unit is; an invitation where nothing is."""
+    run = selection.run
+    if run is None or selection.layer is None:
+        return [
+            html.H1("Details", className="dv-title"),
+            components.note("Click a cell to see its unit here: the images that excite it most, its mean per class and its course over the epochs."),
+        ]
+    layer = run.layer(selection.layer)
+    if selection.unit is None:
+        return _layer_card(selection, run, layer)
+    return _unit_card(selection, run, layer, selection.unit, theme)
+
+
+def _unit_card(selection: Selection, run: Run, layer: Layer, unit: int, theme: str) -> list[Any]:
+    active = float(run.active(selection.epoch, layer)[unit])
+    life = "dead: never above zero" if active == 0 else "fires on every input" if active >= 1 else f"fires on {components.percent(active)} of inputs"
+    parts: list[Any] = [
+        html.H1(f"{layer.name} · unit {unit}", className="dv-title"),
+        components.note(f"{describe(layer)}, {life}."),
+    ]
+    parts.append(components.section("Images that excite it most", *_top_images(selection, run, layer, unit)))
+    parts.append(components.section("Mean by class", _class_bars(selection, run, layer, unit)))
+    if len(run.epochs) > 1:
+        means = [float(run.data_mean(epoch, layer)[unit]) for epoch in run.epochs]
+        shares = [float(run.active(epoch, layer)[unit]) for epoch in run.epochs]
+        figure = course(run.epochs, means, shares, selection.epoch, theme)
+        parts.append(components.section("Over the epochs", dcc.Graph(figure=figure, config=GRAPH_CONFIG, style={"height": "150px"})))
+    common = {"run": selection.run_id, "epoch": selection.epoch, "layer": layer.name, "unit": unit}
+    parts.append(
+        html.Div(
+            [
+                components.page_link("Over the epochs", "/evolution", **common),
+                components.page_link("On the layers", "/", **common),
+            ],
+            className="dv-actions",
+        )
+    )
+    return parts
+
+
+def _layer_card(selection: Selection, run: Run, layer: Layer) -> list[Any]:
+    active = run.active(selection.epoch, layer)
+    mean = run.data_mean(selection.epoch, layer)
+    dead = np.flatnonzero(active == 0)
+    rows = [
+        ("Units", str(layer.units)),
+        ("Dead (never fire)", f"{len(dead)}, {components.percent(len(dead) / layer.units)}"),
+        ("Always fire", f"{int((active >= 1).sum())}, {components.percent(float((active >= 1).mean()))}"),
+        ("Mean activation", components.number(float(mean.mean()))),
+        ("Fires on, mean of units", components.percent(float(active.mean()))),
+    ]
+    strongest = np.argsort(-mean)[:10]
+    return [
+        html.H1(layer.name, className="dv-title"),
+        components.note(f"{describe(layer)}. Click a cell for one of its units."),
+        html.Table(
+            html.Tbody([html.Tr([html.Td(a, className="dv-small pe-3"), html.Td(b, className="dv-num")]) for a, b in rows]), className="dv-list mt-3"
+        ),
+        components.section(
+            "Strongest units, mean over the data set",
+            components.unit_bars([(layer.name, int(u), float(mean[u]), components.number(float(mean[u]))) for u in strongest], names=False),
+        ),
+    ]
+
+
+def describe(layer: Layer) -> str:
+    """Kind and output of a layer in words."""
+    place = layer.place_shape
+    if place is None:
+        return f"{KIND_NAMES[layer.kind]}, {layer.units} units"
+    form = f"{place[1]} tokens" if len(layer.shape) == 2 else f"{place[0]} × {place[1]} map"
+    return f"{KIND_NAMES[layer.kind]}, {form}"
+
+
+def _top_images(selection: Selection, run: Run, layer: Layer, unit: int) -> list[Any]:
+    indices, values, places = run.top_ranking(selection.epoch, layer, unit)
+    if not len(values) or values[0] <= 0:
+        return [components.note("No input brings it above zero.")]
+    thumbs = []
+    for index, value, place in zip(indices, values, places, strict=True):
+        if index < 0 or len(thumbs) == 9:
+            continue
+        mark = None
+        if layer.place_shape is not None and len(layer.shape) == 3 and place >= 0:
+            height, width = layer.place_shape
+            mark = ((place % width + 0.5) / width, (place // width + 0.5) / height)
+        thumbs.append(components.thumbnail(selection, int(index), components.number(float(value)), place=mark))
+    hint = "Its largest value on each; the square marks where." if len(layer.shape) == 3 else "Its largest value on each."
+    return [html.Div(thumbs, className="dv-thumbs"), html.P(hint, className="dv-small mt-1")]
+
+
+def _class_bars(selection: Selection, run: Run, layer: Layer, unit: int) -> Any:
+    means = run.class_mean(selection.epoch, layer)[:, unit]
+    shown = np.arange(len(means)) if len(means) <= CLASS_ROWS else np.argsort(-np.nan_to_num(means, nan=-np.inf))[:CLASS_ROWS]
+    best = int(np.nanargmax(means)) if np.isfinite(means).any() else -1
+    return components.bars(
+        [(run.classes[int(i)], float(means[i]), components.number(float(means[i])), int(i) == best, f"class:{int(i)}") for i in shown]
+    )
