@@ -23,6 +23,7 @@ class Settings:
     allow: packages whose model and data set builders jobs may call (torchvision and the built-ins always may).
     prefix: path under which a proxy serves the app; begins and ends with a slash.
     slots: background jobs that compute at once.
+    hosts: names, beside those of this machine, by which a proxy may call the app.
     """
 
     runs: tuple[Path, ...] = (Path("runs"), DEMO_RUNS)
@@ -33,10 +34,12 @@ class Settings:
     prefix: str = "/"
     allow: tuple[str, ...] = ()
     slots: int = 2
+    hosts: tuple[str, ...] = ()
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ, **given: object) -> Settings:
-        """Read the variables DNNVIZ_RUNS, DNNVIZ_CACHE, DNNVIZ_HOST, DNNVIZ_PORT, DNNVIZ_PREFIX, DNNVIZ_ALLOW, DNNVIZ_SLOTS.
+        """Read the variables DNNVIZ_RUNS, DNNVIZ_CACHE, DNNVIZ_HOST, DNNVIZ_PORT, DNNVIZ_PREFIX, DNNVIZ_ALLOW, DNNVIZ_SLOTS and
+        DNNVIZ_HOSTS (separated by commas).
 
         Lists are separated as in PATH. What is `given` (not None) wins over the environment.
         """
@@ -51,6 +54,8 @@ class Settings:
             values["prefix"] = "/" + environ["DNNVIZ_PREFIX"].strip("/") + "/" if environ["DNNVIZ_PREFIX"].strip("/") else "/"
         if environ.get("DNNVIZ_ALLOW"):
             values["allow"] = tuple(p for p in environ["DNNVIZ_ALLOW"].split(os.pathsep) if p)
+        if environ.get("DNNVIZ_HOSTS"):
+            values["hosts"] = tuple(h.strip().lower() for h in environ["DNNVIZ_HOSTS"].split(",") if h.strip())
         for name in ("port", "slots"):
             text = environ.get(f"DNNVIZ_{name.upper()}")
             if text:

@@ -1,0 +1,20 @@
+"""Imported once by the process that jobs are forked from, so that a job starts in a fraction of a second.
+
+Importing is all that happens here: a process that has computed with several threads must not be forked.
+"""
+
+import importlib
+import logging
+import os
+
+# Jobs inherit this: the browser's requests come first, and the first page does not wait for these imports.
+os.nice(5)
+
+MODULES = ("torch", "dnnviz.worker", "dnnviz.results", "dnnviz.explain.task", "dnnviz.project.task")
+
+for _name in MODULES:
+    try:
+        importlib.import_module(_name)
+    except Exception as error:
+        # The job that needs the module reports it to the person who asked; the others must still start.
+        logging.getLogger("dnnviz").warning("%s could not be loaded ahead of time: %s", _name, error)
