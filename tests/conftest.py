@@ -1,0 +1,197 @@
+"""Fixtures of all tests: test data, runs, the app in a thread, and a browser whose pages must not complain.
+
+A browser test in three lines::
+
+    def test_something(page, live_app):
+        page.goto(live_app.url + "/evolution?run=digits")
+        wait_idle(page)                       # from tests.conftest import wait_idle
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from dnnviz.settings import DEMO_RUNS, ROOT, Settings
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+CHROMIUM_FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+TIMEOUT = 30_000  # ms; generous, for machines with other work
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if {"page", "new_page", "browser"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.browser)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder with real images and weights; the test is skipped where it is absent, and fails where CI is set."""
+    folder = Path(os.environ.get("DNNVIZ_TEST_DATA") or ROOT.parent / "shared" / "data")
+    if not folder.is_dir():
+        sentence = f"There is no folder {folder} with real images and weights; set DNNVIZ_TEST_DATA."
+        if os.environ.get("CI"):
+            pytest.fail(sentence)
+        pytest.skip(sentence)
+    return folder
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """Settings with an empty folder of runs and a cache of their own."""
+    (tmp_path / "runs").mkdir()
+    return Settings(runs=(tmp_path / "runs",), cache=tmp_path / "cache", port=0)
+
+
+@dataclass(frozen=True)
+class LiveApp:
+    """An app that listens: url (without a slash at the end), its settings, the Dash app."""
+
+    url: str
+    settings: Settings
+    app: Any
+
+
+@pytest.fixture(scope="session")
+def make_live_app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., LiveApp]]:
+    """make_live_app(runs=[folder, …], **settings) → LiveApp, stopped at the end of the session."""
+    from app import create_app
+    from dnnviz import server
+
+    running = []
+
+    def make(runs: Sequence[Path] = (DEMO_RUNS,), **given: Any) -> LiveApp:
+        values = {"cache": tmp_path_factory.mktemp("cache"), "port": 0, **given}
+        chosen = Settings(runs=tuple(Path(run) for run in runs), **values)
+        app = create_app(chosen)
+        listening = server.listen(chosen, app)
+        thread = threading.Thread(target=listening.serve_forever, daemon=True)
+        thread.start()
+        running.append((listening, thread))
+        return LiveApp(f"http://127.0.0.1:{listening.port}{chosen.prefix.rstrip('/')}", chosen, app)
+
+    yield make
+    for listening, thread in running:
+        listening.shutdown()
+        thread.join(5)
+
+
+@pytest.fixture(scope="session")
+def live_app(make_live_app: Callable[..., LiveApp]) -> LiveApp:
+    """The app on the demo runs."""
+    return make_live_app()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Chromium, that of the system or Playwright's own."""
+    from playwright.sync_api import sync_playwright
+
+    found = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=found, args=list(CHROMIUM_FLAGS))
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def new_page(browser: Browser) -> Iterator[Callable[..., Page]]:
+    """new_page(**context options) → the page of a new user (its own browser context).
+
+    The test fails when a page logged an error, raised one, or got an answer of 400 or above. What a test provokes on
+    purpose it removes from `page.problems` before it ends.
+    """
+    pages = []
+
+    def make(**options: Any) -> Page:
+        page = browser.new_context(**{"viewport": {"width": 1440, "height": 900}, "reduced_motion": "reduce", **options}).new_page()
+        page.set_default_timeout(TIMEOUT)
+        page.problems = []  # type: ignore[attr-defined]
+        page.on("console", lambda message: page.problems.append(f"console: {message.text}") if message.type == "error" else None)
+        page.on("pageerror", lambda error: page.problems.append(f"page error: {error}"))
+        page.on("response", lambda answer: page.problems.append(f"{answer.status} from {answer.url}") if answer.status >= 400 else None)
+        pages.append(page)
+        return page
+
+    yield make
+    problems = [problem for page in pages for problem in page.problems]
+    for page in pages:
+        page.context.close()
+    assert not problems, "the browser complained:\n" + "\n".join(problems)
+
+
+@pytest.fixture
+def page(new_page: Callable[..., Page]) -> Page:
+    """One page of a new user, 1440 × 900."""
+    return new_page()
+
+
+def wait_idle(page: Page, timeout: float = TIMEOUT) -> None:
+    """Wait until the page is drawn and no callback and no background job is under way."""
+    page.wait_for_function(
+        """() => {
+            const store = (window.dash_stores || [])[0];
+            if (!store || document.querySelector("._dash-loading")) return false;
+            const {callbacks} = store.getState();
+            const busy = Object.entries(callbacks).some(([name, list]) => Array.isArray(list) && name !== "stored" && list.length);
+            return !busy && callbacks.stored.length === 0;
+        }""",
+        timeout=timeout,
+    )
+
+
+def wait_for_jobs(page: Page, timeout: float = 60_000) -> None:
+    """Wait until the job panel of the shell is gone and everything that its result sets off is drawn."""
+    wait_idle(page, timeout)
+    page.locator("#job-panel").wait_for(state="hidden", timeout=timeout)
+
+
+def store_data(page: Page, name: str) -> Any:
+    """What a dcc.Store of the page holds."""
+    return page.evaluate("name => window.dash_component_api.getLayout(name)?.props?.data ?? null", name)
+
+
+@pytest.fixture(scope="session")
+def torch_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with two runs of one snapshot each, `resnet18` and `densenet121`: torchvision networks with random weights on a few images."""
+    import numpy as np
+    import torch
+
+    import dnnviz
+    from dnnviz.models import build
+
+    folder = tmp_path_factory.mktemp("torch_runs")
+    classes = ["stripes", "rings", "checks", "dots"]
+    random = np.random.default_rng(0)
+    y, x = np.mgrid[0:64, 0:64] / 64.0
+    patterns = [np.sin(20 * x), np.sin(40 * np.hypot(x - 0.5, y - 0.5)), np.sign(np.sin(20 * x) * np.sin(20 * y)), np.cos(30 * x) * np.cos(30 * y)]
+    data = []
+    for i in range(12):
+        pattern = np.clip(0.5 + 0.3 * patterns[i % 4] + random.normal(0, 0.1, (3, 64, 64)), 0, 1)
+        pixels = np.round(pattern * 255).astype(np.float32) / 255
+        data.append((torch.from_numpy((pixels - 0.5) / 0.25), i % 4))
+    for name in ("resnet18", "densenet121"):
+        torch.manual_seed(0)
+        spec = f"torchvision:{name}"
+        model = build(spec, num_classes=len(classes))
+        dnnviz.capture(model, data, folder / name, classes=classes, inputs=12, batch_size=4, mean=(0.5,) * 3, std=(0.25,) * 3, model_spec=spec)
+    return folder
