@@ -52,6 +52,8 @@ def _blueprint() -> Blueprint:
     blueprint.add_url_rule("/<run_id>/image/<int:index>.png", view_func=image)
     blueprint.add_url_rule("/<run_id>/thumb/<int:index>.png", view_func=thumb)
     blueprint.add_url_rule("/<run_id>/sprite.png", view_func=sprite)
+    blueprint.add_url_rule("/result/<key>/<name>", view_func=result)
+    blueprint.add_url_rule("/result/<key>/<name>.png", view_func=result_picture)
     blueprint.register_error_handler(RunError, lambda error: (jsonify(error=str(error)), 404))
     return blueprint
 
@@ -107,6 +109,38 @@ def sprite(run_id: str) -> Response:
     run = context().catalogue.open(run_id)
     size = min(max(request.args.get("size", 32, type=int), 8), 64)
     return _cached(Response(_sprite(run, _stamp(run), size), mimetype="image/png"), run)
+
+
+def result(key: str, name: str) -> Response:
+    """An array of a derived result as float32."""
+    array = _result_array(key, name)
+    response = Response(np.ascontiguousarray(array, dtype="<f4").tobytes(), mimetype="application/octet-stream")
+    response.headers["X-Shape"] = ",".join(map(str, array.shape))
+    return _kept(response)
+
+
+def result_picture(key: str, name: str) -> Response:
+    """An image uint8 [H, W, C] of a derived result (an upload) as PNG."""
+    array = _result_array(key, name)
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] not in (1, 3):
+        raise RunError(f"{name} is no image.")
+    return _kept(Response(_png(Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)), mimetype="image/png"))
+
+
+def _result_array(key: str, name: str) -> np.ndarray:
+    try:
+        arrays = context().results.get(key) or {}
+    except ValueError:
+        arrays = {}
+    if name not in arrays or arrays[name].dtype.kind not in "fiu":
+        raise RunError("This result is not, or no longer, in the cache; reload the page to compute it again.")
+    return arrays[name]
+
+
+def _kept(response: Response) -> Response:
+    # A key names its content: what it stands for never changes.
+    response.headers["Cache-Control"] = "private, max-age=31536000, immutable"
+    return response
 
 
 def unit_values(run: Run, epoch: int, show: str, stat: str = "mean", split: str | None = None) -> np.ndarray:

@@ -5,8 +5,8 @@
 
 from dnnviz.explain.attribution import Attribution, Note, attribute
 from dnnviz.explain.methods import load_all
-from dnnviz.explain.registry import METHODS, Method, Parameter
+from dnnviz.explain.registry import METHODS, Method
 
 load_all()
 
-__all__ = ["METHODS", "Attribution", "Method", "Note", "Parameter", "attribute"]
+__all__ = ["METHODS", "Attribution", "Method", "Note", "attribute"]

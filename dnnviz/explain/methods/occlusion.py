@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
-from dnnviz.explain.registry import Parameter, Shape, register
+from dnnviz.explain.registry import Shape, register
+from dnnviz.parameters import Parameter
 
 if TYPE_CHECKING:
     from dnnviz.explain.question import Answer, Question

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dnnviz.explain.registry import Parameter, register
+from dnnviz.explain.registry import register
+from dnnviz.parameters import Parameter
 
 if TYPE_CHECKING:
     from dnnviz.explain.question import Answer, Question
