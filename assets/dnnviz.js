@@ -210,6 +210,7 @@
     dv.set("unit", unit === null || unit === undefined ? "" : String(unit));
   };
   document.addEventListener("click", (event) => {
+    for (const menu of document.querySelectorAll("details.dv-menu[open]")) if (!menu.querySelector("summary").contains(event.target)) menu.open = false;
     const target = event.target.closest("[data-dv-show],[data-dv-unit],[data-dv-save],[data-dv-action]");
     if (!target) return;
     const data = target.dataset;

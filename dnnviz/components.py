@@ -55,10 +55,12 @@ def _tools() -> list[Any]:
     formats = {"svg": "SVG, for print", "png2": "PNG, 2×", "png4": "PNG, 4×"}
     return [
         html.Button("Copy link", className="dv-btn", type="button", **{"data-dv-action": "copy-link"}),
-        dbc.DropdownMenu(
-            [dbc.DropdownMenuItem(text, **{"data-dv-save": name}) for name, text in formats.items()],
-            label="Save picture",
-            align_end=True,
+        html.Details(
+            [
+                html.Summary("Save picture", className="dv-btn"),
+                html.Div([html.Button(text, type="button", **{"data-dv-save": name}) for name, text in formats.items()], className="dv-menu-list"),
+            ],
+            className="dv-menu",
             id="save-picture",
         ),
         html.Button("◐", className="dv-btn", type="button", title="Light or dark (t)", **{"data-dv-action": "theme", "aria-label": "Light or dark"}),
@@ -201,25 +203,15 @@ def show_controls(selection: Selection) -> list[Any]:
     """Data set, a class or an input."""
     run, kind, index = selection.run, selection.show_kind, selection.show_index
     assert run is not None
+    classes = [{"label": name, "value": str(i)} for i, name in enumerate(run.classes)]
+    number = dbc.Input(id="show-input", type="number", min=0, max=run.kept - 1, step=1, value=index if kind == "input" else 0)
     return [
         hidden("show", selection.show),
         segmented("show-kind", {"data": "Data set", "class": "Class", "input": "Input"}, kind, "What is shown"),
         html.Div(
-            dbc.Select(
-                id="show-class",
-                options=[{"label": name, "value": str(i)} for i, name in enumerate(run.classes)],
-                value=str(index if kind == "class" else 0),
-                **{"aria-label": "Class"},
-            ),
-            className="dv-when-class",
+            labelled("Class", dbc.Select(id="show-class", options=classes, value=str(index if kind == "class" else 0))), className="dv-when-class"
         ),
-        html.Div(
-            dbc.Input(
-                id="show-input", type="number", min=0, max=run.kept - 1, step=1, value=index if kind == "input" else 0, **{"aria-label": "Input"}
-            ),
-            className="dv-when-input",
-            style={"width": "92px"},
-        ),
+        html.Div(labelled("Input", number), className="dv-when-input"),
     ]
 
 
@@ -229,16 +221,14 @@ def epoch_controls(selection: Selection) -> list[Any]:
     assert run is not None
     position = run.epochs.index(selection.epoch)
     one = len(run.epochs) == 1
-    slider = dbc.Input(
-        id="epoch-slider", type="range", min=0, max=len(run.epochs) - 1, step=1, value=position, class_name="form-range", **{"aria-label": "Epoch"}
-    )
+    slider = dbc.Input(id="epoch-slider", type="range", min=0, max=len(run.epochs) - 1, step=1, value=position, class_name="form-range")
     return [
         hidden("epoch", str(selection.epoch)),
         dcc.Store(id="epoch-list", data={"epochs": run.epochs}),
         html.Div(
             [
                 html.Span("Epoch", className="dv-field"),
-                html.Div(slider, className="dv-hidden" if one else ""),
+                html.Div(labelled("Epoch", slider), className="dv-hidden" if one else ""),
                 html.Span(str(selection.epoch), id="epoch-value", className="dv-epoch-value"),
             ],
             className="dv-epoch" + (" flex-grow-0" if one else ""),
@@ -277,9 +267,14 @@ def checklist(key: str, options: Mapping[str, str], value: Sequence[str]) -> dbc
     return dbc.Checklist(id=url_id(key), options=_options(options), value=list(value))
 
 
-def select(key: str, options: Mapping[str, str], value: str, label: str) -> dbc.Select:
+def select(key: str, options: Mapping[str, str], value: str, label: str) -> html.Label:
     """A drop-down choice, part of the address."""
-    return dbc.Select(id=url_id(key), options=_options(options), value=value, **{"aria-label": label})
+    return labelled(label, dbc.Select(id=url_id(key), options=_options(options), value=value))
+
+
+def labelled(text: str, control: Any) -> html.Label:
+    """A control with a name that only screen readers see."""
+    return html.Label([html.Span(text, className="visually-hidden"), control], className="d-block")
 
 
 def _options(options: Mapping[str, str]) -> list[dict[str, str]]:
@@ -335,7 +330,7 @@ def thumbnail(
     kept = index < run.kept
     marks = [html.Span(className="place", style={"left": f"{place[0]:.1%}", "top": f"{place[1]:.1%}"})] if place else []
     return html.Button(
-        [html.Img(src=image_url(selection, index, size), alt="", loading="lazy"), *marks, *([html.Span(text, className="value")] if text else [])],
+        [html.Img(src=image_url(selection, index, size), alt=""), *marks, *([html.Span(text, className="value")] if text else [])],
         className=f"dv-thumb {classes}".strip(),
         type="button",
         title=f"{'input ' + str(index) if kept else 'not kept one by one'}, {label}",

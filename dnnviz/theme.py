@@ -34,7 +34,7 @@ PALETTE: dict[str, dict[str, str]] = {
 # One colour per class everywhere; ten that are told apart on white and on black, then hues that divide the circle.
 CLASS_COLOURS = ("#4e79a7", "#f28e2b", "#59a14f", "#e15759", "#76b7b2", "#b07aa1", "#9c755f", "#bab0ac", "#edc948", "#3b5b92")
 
-FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', 'Noto Sans', 'Liberation Sans', Arial, sans-serif"
+FONT = "-apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', 'Noto Sans', 'Liberation Sans', Arial, system-ui, sans-serif"
 
 # `showSendToCloud`: plotly.js has a button that uploads the figure to a public site; nothing here leaves the machine.
 GRAPH_CONFIG: dict[str, Any] = {"displaylogo": False, "showSendToCloud": False, "responsive": True, "displayModeBar": False}
