@@ -12,7 +12,6 @@ from dnnviz import components, urlstate
 from dnnviz.analysis.health import FIGURES, layer_health
 from dnnviz.endpoints import context
 from dnnviz.figures.architecture import elements, stylesheet
-from dnnviz.unit_card import unit_card
 
 dash.register_page(__name__, path="/", name="Layers", title="Layers · DNNViz", order=1)
 cyto.load_extra_layouts()
@@ -108,7 +107,7 @@ def layout(**query: Any) -> html.Div:
                     layout={"name": "preset"},
                     style={"width": "100%", "height": "calc(100% - 40px)"},
                     minZoom=0.05,
-                    maxZoom=3,
+                    maxZoom=1.6,
                     responsive=True,
                     boxSelectionEnabled=False,
                 ),
@@ -146,7 +145,7 @@ clientside_callback(
 @callback(Output("details", "children"), Input("selection", "data"), Input("theme-store", "data"))
 def show_details(data: dict[str, str], theme: str | None) -> list[Any]:
     """The card of what was clicked."""
-    return unit_card(urlstate.from_data(data, context().catalogue, DEFAULTS), theme or "light")
+    return components.unit_card(urlstate.from_data(data, context().catalogue, DEFAULTS), theme or "light")
 
 
 @callback(
@@ -164,7 +163,13 @@ def draw_architecture(data: dict[str, str], theme: str | None) -> tuple[list[Any
         return (dash.no_update,) * 4
     figure = selection.extra["health"] if selection.extra["health"] in FIGURES else "dead"
     health = layer_health(selection.run, selection.epoch, figure)
-    graph, legend = elements(
-        selection.run.graph, selection.run.layers, health, FIGURES[figure], theme or "light", blocks=selection.extra["detail"] != "layers"
+    graph, (low, high) = elements(
+        selection.run.graph, selection.run.layers, health, figure != "mean", theme or "light", blocks=selection.extra["detail"] != "layers"
     )
-    return graph, stylesheet(theme or "light"), {"name": "preset", "fit": False}, legend
+    ramp = html.Span(className="ramp", style={"background": "linear-gradient(to right, var(--dv-cell0), var(--dv-cell1))"})
+    legend = [f"{FIGURES[figure]}: {low}", ramp, high]
+        f"{FIGURES[figure]}: {low}",
+        html.Span(className="ramp", style={"background": "linear-gradient(to right, var(--dv-cell0), var(--dv-cell1))"}),
+        high,
+    ]
+    return graph, stylesheet(theme or "light"), {"name": "preset", "fit": True, "padding": 24}, legend

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from dash import html
 
 from dnnviz.store import Layer
 from dnnviz.theme import PALETTE
@@ -17,11 +16,11 @@ LINE_LENGTH = 9  # ranks side by side before the drawing goes on below
 
 
 def elements(
-    graph: Mapping[str, Any], layers: Sequence[Layer], health: np.ndarray, title: str, theme: str, *, blocks: bool = True
-) -> tuple[list[dict[str, Any]], Any]:
-    """Cytoscape elements with positions, and the legend.
+    graph: Mapping[str, Any], layers: Sequence[Layer], health: np.ndarray, share: bool, theme: str, *, blocks: bool = True
+) -> tuple[list[dict[str, Any]], tuple[str, str]]:
+    """Cytoscape elements with positions, and the ends of the colour scale as text.
 
-    graph: nodes and edges of the run; health: float [len(layers)], the figure that colours them; blocks: draw a block
+    graph: nodes and edges of the run; health: float [len(layers)], the figure that colours them (a share, or any number); blocks: draw a block
     as one node instead of the layers inside it. Data flows left to right, and goes on below where a line is full.
     """
     nodes, edges = _collapsed(graph) if blocks else (list(graph["nodes"]), _unique(graph["edges"]))
@@ -33,7 +32,7 @@ def elements(
     drawn: list[dict[str, Any]] = []
     for node in nodes:
         layer, value = by_name.get(node.get("layer") or "", (None, 0.0))
-        share = 0.0 if high <= low else max(0.0, value - low) / (high - low)
+        strength = 0.0 if high <= low else max(0.0, value - low) / (high - low)
         x, y = positions[node["id"]]
         label = node["label"] if layer is None else f"{_short(layer.name)}\n{layer.units} units"
         data = {
@@ -41,12 +40,12 @@ def elements(
             "label": label,
             "layer": node.get("layer"),
             "kind": node["kind"],
-            "colour": _mix(colours["cell0"], colours["cell1"], share) if layer is not None else colours["panel"],
-            "ink": "#ffffff" if share > 0.55 else colours["ink"],
+            "colour": _mix(colours["cell0"], colours["cell1"], strength) if layer is not None else colours["panel"],
+            "ink": "#ffffff" if strength > 0.55 else colours["ink"],
         }
         drawn.append({"data": data, "position": {"x": x, "y": y}, "classes": "layer" if layer is not None else "op"})
     drawn += [{"data": {"source": a, "target": b}, "classes": "turn" if positions[b][0] <= positions[a][0] else "flow"} for a, b in edges]
-    return drawn, _legend(title, high, colours)
+    return drawn, ("0", f"{100 * high:.0f} %" if share else f"{high:.3g}")
 
 
 def stylesheet(theme: str) -> list[dict[str, Any]]:
@@ -170,9 +169,3 @@ def _short(name: str) -> str:
 def _mix(low: str, high: str, share: float) -> str:
     parts = [(int(low[i : i + 2], 16), int(high[i : i + 2], 16)) for i in (1, 3, 5)]
     return "#" + "".join(f"{round(a + (b - a) * share):02x}" for a, b in parts)
-
-
-def _legend(title: str, high: float, colours: Mapping[str, str]) -> list[Any]:
-    text = f"{100 * high:.0f} %" if title.lower().startswith(("share", "mean share")) else f"{high:.3g}"
-    ramp = html.Span(className="ramp", style={"background": f"linear-gradient(to right,{colours['cell0']},{colours['cell1']})"})
-    return [f"{title}: 0", ramp, text]

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from dash import dcc, html
 
-from dnnviz import components
+from dnnviz.components.controls import note, page_link, section
+from dnnviz.components.details import bars, number, percent, thumbnail, unit_bars
 from dnnviz.figures.course import course
 from dnnviz.store import Layer, Run
 from dnnviz.theme import GRAPH_CONFIG
@@ -23,7 +24,7 @@ def unit_card(selection: Selection, theme: str = "light") -> list[Any]:
     if run is None or selection.layer is None:
         return [
             html.H1("Details", className="dv-title"),
-            components.note("Click a cell to see its unit here: the images that excite it most, its mean per class and its course over the epochs."),
+            note("Click a cell to see its unit here: the images that excite it most, its mean per class and its course over the epochs."),
         ]
     layer = run.layer(selection.layer)
     if selection.unit is None:
@@ -33,24 +34,24 @@ def unit_card(selection: Selection, theme: str = "light") -> list[Any]:
 
 def _unit_card(selection: Selection, run: Run, layer: Layer, unit: int, theme: str) -> list[Any]:
     active = float(run.active(selection.epoch, layer)[unit])
-    life = "dead: never above zero" if active == 0 else "fires on every input" if active >= 1 else f"fires on {components.percent(active)} of inputs"
+    life = "dead: never above zero" if active == 0 else "fires on every input" if active >= 1 else f"fires on {percent(active)} of inputs"
     parts: list[Any] = [
         html.H1(f"{layer.name} · unit {unit}", className="dv-title"),
-        components.note(f"{describe(layer)}, {life}."),
+        note(f"{describe(layer)}, {life}."),
     ]
-    parts.append(components.section("Images that excite it most", *_top_images(selection, run, layer, unit)))
-    parts.append(components.section("Mean by class", _class_bars(selection, run, layer, unit)))
+    parts.append(section("Images that excite it most", *_top_images(selection, run, layer, unit)))
+    parts.append(section("Mean by class", _class_bars(selection, run, layer, unit)))
     if len(run.epochs) > 1:
         means = [float(run.data_mean(epoch, layer)[unit]) for epoch in run.epochs]
         shares = [float(run.active(epoch, layer)[unit]) for epoch in run.epochs]
         figure = course(run.epochs, means, shares, selection.epoch, theme)
-        parts.append(components.section("Over the epochs", dcc.Graph(figure=figure, config=GRAPH_CONFIG, style={"height": "150px"})))
+        parts.append(section("Over the epochs", dcc.Graph(figure=figure, config=GRAPH_CONFIG, style={"height": "150px"})))
     common = {"run": selection.run_id, "epoch": selection.epoch, "layer": layer.name, "unit": unit}
     parts.append(
         html.Div(
             [
-                components.page_link("Over the epochs", "/evolution", **common),
-                components.page_link("On the layers", "/", **common),
+                page_link("Over the epochs", "/evolution", **common),
+                page_link("On the layers", "/", **common),
             ],
             className="dv-actions",
         )
@@ -64,21 +65,21 @@ def _layer_card(selection: Selection, run: Run, layer: Layer) -> list[Any]:
     dead = np.flatnonzero(active == 0)
     rows = [
         ("Units", str(layer.units)),
-        ("Dead (never fire)", f"{len(dead)}, {components.percent(len(dead) / layer.units)}"),
-        ("Always fire", f"{int((active >= 1).sum())}, {components.percent(float((active >= 1).mean()))}"),
-        ("Mean activation", components.number(float(mean.mean()))),
-        ("Fires on, mean of units", components.percent(float(active.mean()))),
+        ("Dead (never fire)", f"{len(dead)}, {percent(len(dead) / layer.units)}"),
+        ("Always fire", f"{int((active >= 1).sum())}, {percent(float((active >= 1).mean()))}"),
+        ("Mean activation", number(float(mean.mean()))),
+        ("Fires on, mean of units", percent(float(active.mean()))),
     ]
     strongest = np.argsort(-mean)[:10]
     return [
         html.H1(layer.name, className="dv-title"),
-        components.note(f"{describe(layer)}. Click a cell for one of its units."),
+        note(f"{describe(layer)}. Click a cell for one of its units."),
         html.Table(
             html.Tbody([html.Tr([html.Td(a, className="dv-small pe-3"), html.Td(b, className="dv-num")]) for a, b in rows]), className="dv-list mt-3"
         ),
-        components.section(
+        section(
             "Strongest units, mean over the data set",
-            components.unit_bars([(layer.name, int(u), float(mean[u]), components.number(float(mean[u]))) for u in strongest], names=False),
+            unit_bars([(layer.name, int(u), float(mean[u]), number(float(mean[u]))) for u in strongest], names=False),
         ),
     ]
 
@@ -95,7 +96,7 @@ def describe(layer: Layer) -> str:
 def _top_images(selection: Selection, run: Run, layer: Layer, unit: int) -> list[Any]:
     indices, values, places = run.top_ranking(selection.epoch, layer, unit)
     if not len(values) or values[0] <= 0:
-        return [components.note("No input brings it above zero.")]
+        return [note("No input brings it above zero.")]
     thumbs = []
     for index, value, place in zip(indices, values, places, strict=True):
         if index < 0 or len(thumbs) == 9:
@@ -104,7 +105,7 @@ def _top_images(selection: Selection, run: Run, layer: Layer, unit: int) -> list
         if layer.place_shape is not None and len(layer.shape) == 3 and place >= 0:
             height, width = layer.place_shape
             mark = ((place % width + 0.5) / width, (place // width + 0.5) / height)
-        thumbs.append(components.thumbnail(selection, int(index), components.number(float(value)), place=mark))
+        thumbs.append(thumbnail(selection, int(index), number(float(value)), place=mark))
     hint = "Its largest value on each; the square marks where." if len(layer.shape) == 3 else "Its largest value on each."
     return [html.Div(thumbs, className="dv-thumbs"), html.P(hint, className="dv-small mt-1")]
 
@@ -113,6 +114,4 @@ def _class_bars(selection: Selection, run: Run, layer: Layer, unit: int) -> Any:
     means = run.class_mean(selection.epoch, layer)[:, unit]
     shown = np.arange(len(means)) if len(means) <= CLASS_ROWS else np.argsort(-np.nan_to_num(means, nan=-np.inf))[:CLASS_ROWS]
     best = int(np.nanargmax(means)) if np.isfinite(means).any() else -1
-    return components.bars(
-        [(run.classes[int(i)], float(means[i]), components.number(float(means[i])), int(i) == best, f"class:{int(i)}") for i in shown]
-    )
+    return bars([(run.classes[int(i)], float(means[i]), number(float(means[i])), int(i) == best, f"class:{int(i)}") for i in shown])
