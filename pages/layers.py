@@ -168,8 +168,4 @@ def draw_architecture(data: dict[str, str], theme: str | None) -> tuple[list[Any
     )
     ramp = html.Span(className="ramp", style={"background": "linear-gradient(to right, var(--dv-cell0), var(--dv-cell1))"})
     legend = [f"{FIGURES[figure]}: {low}", ramp, high]
-        f"{FIGURES[figure]}: {low}",
-        html.Span(className="ramp", style={"background": "linear-gradient(to right, var(--dv-cell0), var(--dv-cell1))"}),
-        high,
-    ]
     return graph, stylesheet(theme or "light"), {"name": "preset", "fit": True, "padding": 24}, legend

@@ -12,7 +12,7 @@ from dnnviz.store import Layer
 from dnnviz.theme import PALETTE
 
 COLUMN, ROW, LINE_GAP = 172, 62, 44
-LINE_LENGTH = 9  # ranks side by side before the drawing goes on below
+LINE_LENGTH = 6  # ranks side by side before the drawing goes on below
 
 
 def elements(
