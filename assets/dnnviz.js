@@ -44,12 +44,14 @@
     return response;
   }
   dv.fetchJson = (url) => remember(url, async () => (await answer(url)).json());
-  dv.fetchFloats = (url) =>
+  const fetchArray = (url, Numbers) =>
     remember(url, async () => {
       const response = await answer(url);
       const shape = (response.headers.get("X-Shape") || "").split(",").map(Number);
-      return { data: new Float32Array(await response.arrayBuffer()), shape };
+      return { data: new Numbers(await response.arrayBuffer()), shape };
     });
+  dv.fetchFloats = (url) => fetchArray(url, Float32Array);
+  dv.fetchShorts = (url) => fetchArray(url, Int16Array);
 
   // -- small things -------------------------------------------------------------------------------------------------
   dv.escape = (text) => String(text).replace(/[&<>"']/g, (c) => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#39;" })[c]);

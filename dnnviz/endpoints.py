@@ -12,6 +12,7 @@ from flask import Blueprint, Flask, Response, current_app, jsonify, request
 from PIL import Image
 
 from dnnviz.analysis import dead_share, stages
+from dnnviz.analysis.evolution import evolution
 from dnnviz.catalogue import Catalogue
 from dnnviz.errors import RunError
 from dnnviz.results import Results
@@ -49,6 +50,7 @@ def _blueprint() -> Blueprint:
     blueprint.add_url_rule("/<run_id>/values", view_func=values)
     blueprint.add_url_rule("/<run_id>/epochs", view_func=epochs)
     blueprint.add_url_rule("/<run_id>/range", view_func=value_range)
+    blueprint.add_url_rule("/<run_id>/events", view_func=events)
     blueprint.add_url_rule("/<run_id>/image/<int:index>.png", view_func=image)
     blueprint.add_url_rule("/<run_id>/thumb/<int:index>.png", view_func=thumb)
     blueprint.add_url_rule("/<run_id>/sprite.png", view_func=sprite)
@@ -90,6 +92,13 @@ def value_range(run_id: str) -> Response:
     run = context().catalogue.open(run_id)
     show, stat, split = _what(run)
     return _bytes(_layer_range(run, _stamp(run), show, stat, split), run)
+
+
+def events(run_id: str) -> Response:
+    """int16 [2, E, U]: what happened to every unit since the snapshot before, and the class it prefers (dnnviz.analysis.evolution)."""
+    run = context().catalogue.open(run_id)
+    found = evolution(run, context().results)
+    return _bytes(np.stack([found.events.astype(np.int16), found.preferred]), run, "<i2")
 
 
 def image(run_id: str, index: int) -> Response:
@@ -242,8 +251,8 @@ def _picture(pixels: np.ndarray | Image.Image, run: Run) -> Response:
     return _cached(Response(_png(picture), mimetype="image/png"), run)
 
 
-def _bytes(array: np.ndarray, run: Run) -> Response:
-    response = Response(np.ascontiguousarray(array, dtype="<f4").tobytes(), mimetype="application/octet-stream")
+def _bytes(array: np.ndarray, run: Run, dtype: str = "<f4") -> Response:
+    response = Response(np.ascontiguousarray(array, dtype=dtype).tobytes(), mimetype="application/octet-stream")
     response.headers["X-Shape"] = ",".join(map(str, array.shape))
     return _cached(response, run)
 
