@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import importlib
 import inspect
 import pickle
-import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +19,8 @@ from dnnviz.errors import DNNVizError, RunError
 from dnnviz.models import builtin
 from dnnviz.models.torchvision_import import import_torchvision
 from dnnviz.settings import Settings
+from dnnviz.specs import check_allowed, first_line, import_function
+from dnnviz.specs import options as parse_options
 
 if TYPE_CHECKING:
     from dnnviz.store import Run
@@ -132,7 +132,7 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
             "save a state_dict: torch.save(model.state_dict(), file)."
         ) from None
     except Exception as error:  # what torch.load raises for a file that is not its own depends on the first bytes
-        raise DNNVizError(f"{path} cannot be read as weights ({_first_line(error)}); the file is damaged or no PyTorch file.") from None
+        raise DNNVizError(f"{path} cannot be read as weights ({first_line(error)}); the file is damaged or no PyTorch file.") from None
     for name in ("state_dict", "model_state_dict", "model", "net", "module"):
         if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
             content = content[name]
@@ -174,7 +174,9 @@ def _builder(spec: str, allow: Sequence[str] | None) -> tuple[Callable[..., nn.M
     name, _, query = rest.partition("?")
     if not where or not name:
         raise DNNVizError(f"{spec!r} is no model; write {_FORMS}.")
-    options = _options(spec, query)
+    options = parse_options(spec, query)
+    if "weights" in options or "progress" in options:
+        raise DNNVizError(f"{spec!r}: weights are no part of a model spec; give them with --weights FILE.")
     if where == "dnnviz":
         if name not in builtin.BUILDERS:
             raise DNNVizError(f"There is no built-in network {name!r}; there are {', '.join(builtin.BUILDERS)}.")
@@ -187,50 +189,8 @@ def _builder(spec: str, allow: Sequence[str] | None) -> tuple[Callable[..., nn.M
         if "init_weights" in inspect.signature(torchvision.models.get_model_builder(name)).parameters or name in ("googlenet", "inception_v3"):
             options.setdefault("init_weights", True)  # the published initialisation; unset, torchvision warns
         return torchvision.models.get_model_builder(name), options
-    package = where.partition(".")[0]
-    if allow is not None and not any(where == a or where.startswith(f"{a}.") for a in allow):
-        raise DNNVizError(
-            f"{spec} is code outside DNNViz and torchvision, and is not run unless its package is allowed; "
-            f"allow it, if you trust it: DNNVIZ_ALLOW={package} in the environment."
-        )
+    check_allowed(spec, allow)
     return import_function(spec.partition("?")[0], "model"), options
-
-
-def import_function(spec: str, what: str) -> Callable[..., Any]:
-    """The function of `package.module:function`, looked for from the current directory too."""
-    where, _, name = spec.partition(":")
-    with contextlib.suppress(DNNVizError):
-        import_torchvision()  # the user's module may import it by itself: the guard must come first
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))  # an installed command does not have it
-    try:
-        found: Any = importlib.import_module(where)
-        for part in name.split("."):
-            found = getattr(found, part)
-    except ModuleNotFoundError as error:
-        raise DNNVizError(f"{spec!r} is no {what}: there is no module {error.name!r} here.") from None
-    except AttributeError:
-        raise DNNVizError(f"{spec!r} is no {what}: module {where} has no {name}.") from None
-    except Exception as error:
-        raise DNNVizError(f"{spec!r}: importing {where} failed ({type(error).__name__}: {_first_line(error)}).") from error
-    if not callable(found):
-        raise DNNVizError(f"{spec!r} is no function.")
-    return found
-
-
-def _options(spec: str, query: str) -> dict[str, Any]:
-    import ast
-
-    options: dict[str, Any] = {}
-    for part in filter(None, query.split("&")):
-        name, equals, text = part.partition("=")
-        if not equals or not name.isidentifier() or name in ("weights", "progress"):
-            raise DNNVizError(f"{part!r} in {spec!r} is no option of a network; write name=value, such as width=8.")
-        try:
-            options[name] = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            options[name] = text
-    return options
 
 
 def _call(spec: str, builder: Callable[..., nn.Module], options: Mapping[str, Any], in_channels: int | None) -> nn.Module:
@@ -246,7 +206,7 @@ def _call(spec: str, builder: Callable[..., nn.Module], options: Mapping[str, An
     except DNNVizError:
         raise
     except Exception as error:
-        raise DNNVizError(f"Building {spec} failed ({type(error).__name__}: {_first_line(error)}).") from error
+        raise DNNVizError(f"Building {spec} failed ({type(error).__name__}: {first_line(error)}).") from error
     if not isinstance(model, nn.Module):
         raise DNNVizError(f"{spec} returned a {type(model).__name__}; it must return a torch.nn.Module.")
     if in_channels is not None and not own_channels and spec.startswith("torchvision:"):
@@ -310,7 +270,7 @@ def _build_pretrained(spec: str, builder: Callable[..., nn.Module], options: dic
     except (URLError, OSError, RuntimeError) as error:
         where = Path(torch.hub.get_dir()) / "checkpoints"
         raise DNNVizError(
-            f"The default weights of {spec} could not be downloaded ({_first_line(error)}); "
+            f"The default weights of {spec} could not be downloaded ({first_line(error)}); "
             f"download {chosen.url} elsewhere and give it with --weights FILE, or put it into {where}."
         ) from None
 
@@ -336,8 +296,3 @@ def _tensors(model: nn.Module) -> Iterable[torch.Tensor]:
 def _suggest(name: str, known: Sequence[str]) -> str:
     near = difflib.get_close_matches(name, known, n=3)
     return f"; did you mean {' or '.join(near)}?" if near else ""
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0][:200] if text else type(error).__name__
