@@ -17,7 +17,7 @@ import dash._callback as registry  # the registers of `dash.callback`: Dash empt
 from flask import Flask, Response, request
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
-from dnnviz import components, endpoints, jobs
+from dnnviz import compare_endpoints, components, endpoints, jobs
 from dnnviz.catalogue import Catalogue
 from dnnviz.errors import DNNVizError
 from dnnviz.results import Results
@@ -71,6 +71,7 @@ def build(settings: Settings, root: Path) -> dash.Dash:
         serve_locally=True,
     )
     endpoints.register(app.server, context, settings.prefix)
+    compare_endpoints.register(app.server, settings.prefix)
     _guard(app, settings)
     app.layout = components.shell
     components.register(app)

@@ -1,0 +1,334 @@
+"""Two things side by side: (run, epoch, data set or class or input) against another, unit by unit and class by class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+
+from dnnviz.analysis import distance
+from dnnviz.store import Layer, Run
+
+LAYER_SETS: dict[str, str] = {
+    "outline": "Blocks, and layers outside",
+    "all": "All layers",
+    "conv": "Convolutions",
+    "linear": "Linear",
+    "attention": "Attention",
+    "block": "Blocks",
+}
+PAIRINGS: dict[str, str] = {"auto": "Automatic", "index": "By index", "correlation": "By correlation"}
+OBSERVATIONS = 300  # inputs over which units are correlated: more change the second digit of no correlation
+COMMON_ORDER = 0.3  # agreement of order above which units of the same index are the same units
+CLOSE = 0.5  # layers nearer than this count as shared
+STANDS_OUT = 5.0  # robust z of a class; among clean classes the largest is below 2 (gap between splits) or 4 (two networks)
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two: a run at an epoch, what is shown of it (`data`, `class:3`, `input:17`), and over which split (None = all)."""
+
+    run: Run
+    epoch: int
+    show: str = "data"
+    split: str | None = None
+
+    @property
+    def values(self) -> np.ndarray:
+        """float32 [U]: mean activation of every unit."""
+        kind, _, index = self.show.partition(":")
+        if kind == "data":
+            return self.run.data_mean(self.epoch, split=self.split)
+        if kind == "class":
+            return self.run.one_class_mean(self.epoch, int(index), self.split)
+        return self.run.input_activations(self.epoch, int(index))
+
+    @property
+    def network(self) -> tuple[Run, int]:
+        return self.run, self.epoch
+
+
+@dataclass(frozen=True)
+class Shared:
+    """Layers that two runs have in common: same name, kind and number of units.
+
+    layers: as in the first run, with offsets that count the shared units only; first, second: int64 [U'], their columns
+    in either run; only_first, only_second: names of what is left out.
+    """
+
+    layers: tuple[Layer, ...]
+    first: np.ndarray
+    second: np.ndarray
+    only_first: tuple[str, ...]
+    only_second: tuple[str, ...]
+
+    @property
+    def columns(self) -> list[slice]:
+        return [layer.columns for layer in self.layers]
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """Which unit of the second run stands beside which of the first.
+
+    how: `index` or `correlation`. second: int64 [U'], columns of the second run in the order of the first's units.
+    agreement: how far units of equal index belong together (1 the same, 0 strangers); None for one run, or where it
+    cannot be measured. correlation: mean correlation of the pairs. over: what was correlated, in words.
+    """
+
+    how: str
+    second: np.ndarray
+    agreement: float | None = None
+    correlation: float | None = None
+    over: str = ""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two sides over the layers they share; arrays are float32 [U'], in the order of the first side's units.
+
+    difference: second − first in standard deviations of the unit over all inputs (pooled of both sides).
+    distances: float64 [L], root mean square of the differences of each layer.
+    """
+
+    shared: Shared
+    pairing: Pairing
+    first: np.ndarray
+    second: np.ndarray
+    difference: np.ndarray
+    distances: np.ndarray
+
+    @property
+    def partners(self) -> np.ndarray:
+        """int64 [U']: number of the second side's unit within its layer."""
+        starts = [self.shared.second[layer.offset] for layer in self.shared.layers]
+        return self.pairing.second - np.repeat(np.array(starts, dtype=np.int64), [layer.units for layer in self.shared.layers])
+
+
+@dataclass(frozen=True)
+class ClassComparison:
+    """Every class on two sides. distances: float64 [K, L]; effect: float64 [K], mean size of the differences of all units.
+
+    For two networks (or splits) the differences are second − first of each class; for one, class − data set.
+    labels: classes by their number on the first side, then on the second. z: robust z of the effects; None for one network.
+    """
+
+    labels: list[tuple[int, int]]
+    distances: np.ndarray
+    effect: np.ndarray
+    z: np.ndarray | None
+
+    @property
+    def outlier(self) -> int | None:
+        """Row of the class that differs far more than the others, or None."""
+        if self.z is None or len(self.z) < 4 or not np.isfinite(self.z).any():
+            return None
+        row = int(np.nanargmax(self.z))
+        return row if self.z[row] > STANDS_OUT else None
+
+
+@dataclass(frozen=True)
+class ClassLayer:
+    """One layer, all classes: float32 [K, units]; share = value over that of the unit's strongest class (on both sides)."""
+
+    first: np.ndarray
+    second: np.ndarray
+    difference: np.ndarray
+    first_share: np.ndarray
+    second_share: np.ndarray
+
+
+@lru_cache(maxsize=16)
+def shared_layers(first: Run, second: Run) -> Shared:
+    """The layers that two runs have in common, and those left out."""
+    there = {(e.name, e.kind, e.units): e for e in second.layers}
+    common = [(e, there[e.name, e.kind, e.units]) for e in first.layers if (e.name, e.kind, e.units) in there]
+    layers, offset = [], 0
+    for own, _ in common:
+        layers.append(replace(own, offset=offset))
+        offset += own.units
+    names = {own.name for own, _ in common}
+    return Shared(
+        tuple(layers),
+        _columns([own for own, _ in common]),
+        _columns([other for _, other in common]),
+        tuple(e.name for e in first.layers if e.name not in names),
+        tuple(e.name for e in second.layers if e.name not in names),
+    )
+
+
+@lru_cache(maxsize=32)
+def pair_units(first: Run, epoch: int, second: Run, second_epoch: int, how: str = "auto") -> Pairing:
+    """Pair the units of two networks: `index`, `correlation`, or `auto` (by correlation where the order is not common).
+
+    The output layer of networks with the same classes keeps its order, which is that of the classes.
+    """
+    shared = shared_layers(first, second)
+    if first is second and how != "correlation":
+        return Pairing("index", shared.second)
+    seen = _observations(first, epoch, second, second_epoch)
+    if seen is None or not shared.layers:
+        return Pairing("index", shared.second)
+    own, other, over = seen
+    partners, agreements, weights, matched = [], [], [], []
+    for layer in shared.layers:
+        columns, there = shared.first[layer.columns], shared.second[layer.columns]
+        correlation = distance.correlations(own[:, columns], other[:, there])
+        partner = np.arange(layer.units)
+        if not _is_output(layer, first, second):
+            agreement = distance.order_agreement(correlation)
+            if np.isfinite(agreement):
+                agreements.append(agreement)
+                weights.append(layer.units)
+            if how != "index":
+                partner = distance.match_units(correlation)
+        partners.append(partner)
+        matched.append(correlation[np.arange(layer.units), partner])
+    agreement = float(np.average(agreements, weights=weights)) if agreements else None
+    if how == "index" or (how == "auto" and agreement is not None and agreement >= COMMON_ORDER):
+        return Pairing("index", shared.second, agreement, None, over)
+    if how == "auto" and agreement is None:
+        return Pairing("index", shared.second)
+    order = np.concatenate([shared.second[e.columns][p] for e, p in zip(shared.layers, partners, strict=True)])
+    moving = np.concatenate(matched)
+    return Pairing("correlation", order, agreement, float(moving[moving != 0].mean()) if (moving != 0).any() else 0.0, over)
+
+
+@lru_cache(maxsize=32)
+def compare(first: Side, second: Side, how: str = "auto") -> Comparison:
+    """Compare two sides over the layers they share."""
+    shared = shared_layers(first.run, second.run)
+    pairing = pair_units(*first.network, *second.network, how)
+    a, b = first.values[shared.first], second.values[pairing.second]
+    difference = distance.standardised_difference(a, b, _scale(first, second, shared, pairing), shared.columns)
+    return Comparison(shared, pairing, a, b, difference, distance.layer_distances(difference, shared.columns))
+
+
+@lru_cache(maxsize=32)
+def compare_classes(first: Side, second: Side, how: str = "auto") -> ClassComparison:
+    """How far every class that both runs know is displaced between two networks (or splits of one), in every shared layer."""
+    shared = shared_layers(first.run, second.run)
+    labels = shared_classes(first.run, second.run)
+    distances = np.full((len(labels), len(shared.layers)), np.nan)
+    total, count = np.zeros(len(labels)), np.zeros(len(labels))
+    for i, layer in enumerate(shared.layers):
+        difference = class_layer(first, second, layer, how).difference
+        distances[:, i] = distance.layer_distances(difference, [slice(0, layer.units)])[:, 0]
+        known = np.isfinite(difference)
+        total += np.where(known, np.abs(difference), 0.0).sum(axis=1)
+        count += known.sum(axis=1)
+    effect = np.divide(total, count, out=np.full(len(labels), np.nan), where=count > 0)
+    return ClassComparison(labels, distances, effect, None if one_network(first, second) else distance.robust_z(effect))
+
+
+def class_layer(first: Side, second: Side, layer: Layer, how: str = "auto") -> ClassLayer:
+    """One shared layer, all shared classes, on two sides. layer: an entry of `shared_layers(...).layers`."""
+    shared = shared_layers(first.run, second.run)
+    pairing = pair_units(*first.network, *second.network, how)
+    labels = np.array(shared_classes(first.run, second.run), dtype=np.int64).reshape(-1, 2)
+    order = pairing.second[layer.columns] - shared.second[layer.offset]
+    a = first.run.class_mean(first.epoch, layer.name, first.split)[labels[:, 0]]
+    if one_network(first, second):
+        b, base = a, np.broadcast_to(first.run.data_mean(first.epoch, layer.name, first.split), a.shape)
+    else:
+        b, base = second.run.class_mean(second.epoch, layer.name, second.split)[labels[:, 1]][:, order], a
+    std = distance.pooled_std(first.run.data_std(first.epoch, layer.name), second.run.data_std(second.epoch, layer.name)[order])
+    difference = distance.standardised_difference(base, b, std, [slice(0, layer.units)])
+    both = np.concatenate([a, b])
+    low = np.minimum(np.nanmin(both, axis=0, initial=0.0), 0.0)
+    span = np.nanmax(both, axis=0, initial=0.0) - low
+    shares = [np.divide(v - low, span, out=np.zeros_like(v), where=span > 0).astype(np.float32) for v in (a, b)]
+    return ClassLayer(a, b, difference, *shares)
+
+
+def one_network(first: Side, second: Side) -> bool:
+    """Whether both sides are the same network over the same split, so that there is one picture of its classes."""
+    return first.network == second.network and first.split == second.split
+
+
+def shared_classes(first: Run, second: Run) -> list[tuple[int, int]]:
+    """Classes that both runs know by name: (number in the first, number in the second)."""
+    if first.classes == second.classes:
+        return [(k, k) for k in range(len(first.classes))]
+    there = {name: k for k, name in enumerate(second.classes)}
+    return [(k, there[name]) for k, name in enumerate(first.classes) if name in there]
+
+
+@lru_cache(maxsize=8)
+def layer_similarity(first: Run, epoch: int, second: Run, second_epoch: int) -> tuple[np.ndarray, str] | None:
+    """CKA of every layer of one network with every layer of the other, whatever their units: (float32 [L1, L2], over what).
+
+    None where the runs share neither inputs nor four classes.
+    """
+    seen = _observations(first, epoch, second, second_epoch)
+    if seen is None:
+        return None
+    own, other, over = seen
+    sides = ((own, first), (other, second))
+    parts = [[distance.centred_similarities(values[:, e.columns]) for e in run.layers] for values, run in sides]
+    return distance.cka(*parts), over
+
+
+def layers_of(layers: Sequence[Layer], chosen: str) -> list[Layer]:
+    """The layers of a set (a key of LAYER_SETS); an empty set, or a name that is none, gives the outline."""
+    if chosen == "all":
+        return list(layers)
+    found = [e for e in layers if e.kind == chosen]
+    if found:
+        return found
+    blocks = [e.name + "." for e in layers if e.kind == "block"]
+    return [e for e in layers if not any(e.name.startswith(block) for block in blocks)]
+
+
+def parting(distances: np.ndarray) -> int | None:
+    """Index of the first layer whose distance is not CLOSE; None where all layers are close."""
+    apart = np.flatnonzero(np.nan_to_num(distances) >= CLOSE)
+    return int(apart[0]) if len(apart) else None
+
+
+def nearest_class(run: Run, epoch: int, label: int) -> int:
+    """The class that the network comes nearest to taking class `label` for: the highest mean logit of another class."""
+    members = np.flatnonzero(run.labels == label)
+    logits = run.logits(epoch)
+    if not len(members) or logits.shape[1] != len(run.classes) or len(run.classes) < 2:
+        return (label + 1) % max(len(run.classes), 1)
+    mean = logits[members].mean(axis=0)
+    mean[label] = -np.inf
+    return int(np.nanargmax(mean))
+
+
+def same_inputs(first: Run, second: Run) -> bool:
+    """Whether two runs kept the same inputs, by their names and classes (a mark in an image is no other input)."""
+    if first is second:
+        return True
+    return first.kept == second.kept and first.classes == second.classes and np.array_equal(first.labels, second.labels) and first.ids == second.ids
+
+
+def _observations(first: Run, epoch: int, second: Run, second_epoch: int) -> tuple[np.ndarray, np.ndarray, str] | None:
+    """Activations of all units of both networks over the same inputs [n, U], or the same classes, and what that is in words."""
+    if same_inputs(first, second) and first.kept >= 4:
+        rows = np.unique(np.linspace(0, first.kept - 1, min(first.kept, OBSERVATIONS)).astype(int))
+        own, other = (np.stack([run.input_activations(e, int(i)) for i in rows]) for run, e in ((first, epoch), (second, second_epoch)))
+        return own, other, f"{len(rows)} inputs that both runs kept"
+    labels = shared_classes(first, second)
+    if len(labels) < 4:
+        return None
+    own, other = first.class_mean(epoch)[[a for a, _ in labels]], second.class_mean(second_epoch)[[b for _, b in labels]]
+    known = np.isfinite(own).all(axis=1) & np.isfinite(other).all(axis=1)
+    return (own[known], other[known], f"the means of {known.sum()} classes") if known.sum() >= 4 else None
+
+
+def _scale(first: Side, second: Side, shared: Shared, pairing: Pairing) -> np.ndarray:
+    own = first.run.data_std(first.epoch)[shared.first]
+    return distance.pooled_std(own, second.run.data_std(second.epoch)[pairing.second])
+
+
+def _is_output(layer: Layer, first: Run, second: Run) -> bool:
+    last = layer.name == first.layers[-1].name == second.layers[-1].name
+    return last and layer.units == len(first.classes) and first.classes == second.classes
+
+
+def _columns(layers: Sequence[Layer]) -> np.ndarray:
+    return np.concatenate([np.arange(e.offset, e.offset + e.units) for e in layers]) if layers else np.zeros(0, dtype=np.int64)

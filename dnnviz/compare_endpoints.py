@@ -1,0 +1,182 @@
+"""What the compare page fetches: two sides over the layers they share, one layer over all classes, the table of all units."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from flask import Blueprint, Flask, Response, jsonify, request
+
+from dnnviz.analysis import comparison, stages
+from dnnviz.analysis.comparison import PAIRINGS, ClassComparison, Comparison, Side
+from dnnviz.endpoints import context
+from dnnviz.errors import RunError
+from dnnviz.urlstate import valid_show
+
+CLASS_ROWS = 40
+
+
+def register(server: Flask, prefix: str = "/") -> None:
+    """Put the endpoints under `<prefix>compare-data/`."""
+    blueprint = Blueprint("compare-data", __name__)
+    blueprint.add_url_rule("/units.json", view_func=units)
+    blueprint.add_url_rule("/classes.json", view_func=classes)
+    blueprint.add_url_rule("/units.csv", view_func=table)
+    blueprint.register_error_handler(RunError, lambda error: (jsonify(error=str(error)), 404))
+    server.register_blueprint(blueprint, url_prefix=prefix + "compare-data")
+
+
+def units() -> Response:
+    """Layers of the chosen set with their distances, and float32 [4, U']: first, second, difference, number of the second's unit."""
+    first, second, how = _sides()
+    found = comparison.compare(first, second, how)
+    shown = comparison.layers_of(found.shared.layers, request.args.get("layers", "outline"))
+    distances = _distances(first, second, found)
+    index = {layer.name: i for i, layer in enumerate(found.shared.layers)}
+    named = stages([layer.name for layer in shown]) if shown else []
+    described = [
+        {"name": e.name, "kind": e.kind, "units": e.units, "offset": e.offset, "stage": stage, "distance": _plain(distances[index[e.name]])}
+        for e, stage in zip(shown, named, strict=True)
+    ]
+    arrays = np.stack([found.first, found.second, found.difference, found.partners.astype(np.float32)])
+    matched = found.pairing.how == "correlation"
+    return _cached(jsonify(layers=described, units=int(arrays.shape[1]), values=_packed(arrays), matched=matched))
+
+
+def classes() -> Response:
+    """One layer, the classes that matter most, and float32 [5, K', units']: shares of both sides, difference, values of both sides.
+
+    Query: layer, and `limit`, how many units fit beside each other (those that tell most are sent, in order).
+    """
+    first, second, how = _sides()
+    shared = comparison.shared_layers(first.run, second.run)
+    layer = next((e for e in shared.layers if e.name == request.args.get("layer")), None)
+    if layer is None:
+        raise RunError(f"The two runs share no layer {request.args.get('layer')!r}.")
+    found = comparison.compare_classes(first, second, how)
+    if not found.labels:
+        raise RunError("The two runs have no class in common.")
+    part = comparison.class_layer(first, second, layer, how)
+    distances = found.distances[:, shared.layers.index(layer)]
+    rows = _rows(first, second, found, distances)
+    columns = _strongest(part.difference, max(8, request.args.get("limit", 256, type=int)))
+    arrays = [part.first_share, part.second_share, part.difference, part.first, part.second]
+    outlier = found.outlier
+    described = [
+        {
+            "name": first.run.classes[found.labels[row][0]],
+            "distance": _plain(distances[row]),
+            "chosen": _chosen(first, second, found.labels[row]),
+            "outlier": row == outlier,
+        }
+        for row in rows
+    ]
+    return _cached(
+        jsonify(
+            layer=layer.name,
+            classes=described,
+            classesInAll=len(found.labels),
+            units=columns.tolist(),
+            unitsInAll=layer.units,
+            one=comparison.one_network(first, second),
+            values=_packed(np.stack([array[np.ix_(rows, columns)] for array in arrays])),
+        )
+    )
+
+
+def table() -> Response:
+    """All units of all shared layers as CSV, in order of the first run."""
+    first, second, how = _sides()
+    found = comparison.compare(first, second, how)
+    names = [f"{side.run.name} epoch {side.epoch} {side.show}{' ' + side.split if side.split else ''}" for side in (first, second)]
+    file = f"{first.run.name}-{second.run.name}-units.csv".replace('"', "").replace("\n", "")
+    return Response(
+        _lines(found, names),
+        mimetype="text/csv",
+        headers={"Content-Disposition": f'attachment; filename="{file.encode("ascii", "replace").decode()}"'},
+    )
+
+
+def _lines(found: Comparison, names: list[str]) -> Iterator[str]:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer)
+    writer.writerow(["layer", "kind", "unit", "unit in B", f"A: {names[0]}", f"B: {names[1]}", "B - A in standard deviations"])
+    partners = found.partners
+    for layer in found.shared.layers:
+        for unit in range(layer.units):
+            i = layer.offset + unit
+            writer.writerow([layer.name, layer.kind, unit, int(partners[i]), *(f"{v[i]:.6g}" for v in (found.first, found.second, found.difference))])
+        yield buffer.getvalue()
+        buffer.seek(0)
+        buffer.truncate()
+
+
+def _sides() -> tuple[Side, Side, str]:
+    how = request.args.get("pair", "auto")
+    if how not in PAIRINGS:
+        raise RunError(f"{how!r} is no way to pair units.")
+    return _side(""), _side("2"), how
+
+
+def _side(end: str) -> Side:
+    run = context().catalogue.open(request.args.get("run" + end, ""))
+    epoch = request.args.get("epoch" + end, run.epochs[-1] if run.epochs else 0, type=int)
+    run.snapshot(epoch)
+    show = valid_show(request.args.get("show" + end, "data"), run)
+    split = request.args.get("split" + end) or None
+    if show is None or (split is not None and split not in run.splits):
+        raise RunError(f"Run {run.name} has nothing under this address.")
+    return Side(run, epoch, show, split)
+
+
+def _distances(first: Side, second: Side, found: Comparison) -> np.ndarray:
+    """What stands beside the layers: distances, or (query `measure=cka`) how alike the layers of two networks are, without pairing units."""
+    if request.args.get("measure") != "cka":
+        return found.distances
+    similar = comparison.layer_similarity(*first.network, *second.network)
+    if similar is None:
+        return np.full(len(found.shared.layers), np.nan)
+    own, other = ({e.name: i for i, e in enumerate(run.layers)} for run in (first.run, second.run))
+    return np.array([similar[0][own[e.name], other[e.name]] for e in found.shared.layers])
+
+
+def _rows(first: Side, second: Side, found: ClassComparison, distances: np.ndarray) -> list[int]:
+    """Up to CLASS_ROWS classes, in order: those chosen on either side, then those of the largest distance."""
+    importance = np.nan_to_num(distances, nan=-1.0)
+    importance = importance + np.array([1e9 * _chosen(first, second, pair) for pair in found.labels])
+    return sorted(np.argsort(-importance, kind="stable")[:CLASS_ROWS].tolist())
+
+
+def _chosen(first: Side, second: Side, pair: tuple[int, int]) -> bool:
+    return _label(first) == pair[0] or _label(second) == pair[1]
+
+
+def _label(side: Side) -> int | None:
+    """Class that a side shows, or to which the input that it shows belongs."""
+    kind, _, index = side.show.partition(":")
+    if kind == "data":
+        return None
+    return int(index) if kind == "class" else int(side.run.labels[int(index)])
+
+
+def _strongest(difference: np.ndarray, limit: int) -> np.ndarray:
+    size = np.nan_to_num(np.abs(difference), nan=0.0).max(axis=0)
+    return np.sort(np.argsort(-size, kind="stable")[:limit])
+
+
+def _packed(array: np.ndarray) -> str:
+    return base64.b64encode(np.ascontiguousarray(array, dtype="<f4").tobytes()).decode()
+
+
+def _plain(value: float) -> float | None:
+    return round(float(value), 5) if np.isfinite(value) else None
+
+
+def _cached(response: Response) -> Any:
+    response.headers["Cache-Control"] = "private, no-cache"
+    response.add_etag()
+    return response.make_conditional(request)
