@@ -69,10 +69,11 @@
   dv.Grid = class {
     // host: an element inside a scrolling .dv-centre.
     // options: onPick(layer name, unit, panel), onFold(Set of folded stages), tip(layer, unit, panel) → html,
-    // meta(layer) → text under the name, labelWidth, sideWidth.
+    // meta(layer) → text under the name, labelWidth, sideWidth, sideTitle, fit (as high as its rows, for more below it),
+    // rowHeight and rowGap (rows lower than 30 px have their name only), strong(layer) → "strong", "alarm" or "".
     constructor(host, options) {
       this.host = host;
-      this.options = Object.assign({ labelWidth: 152, sideWidth: 0, meta: () => "" }, options);
+      this.options = Object.assign({ labelWidth: 152, sideWidth: 0, meta: () => "", rowHeight: 33, rowGap: 7, strong: () => "" }, options);
       this.layers = [];
       this.panels = [];
       this.kinds = null;
@@ -128,6 +129,11 @@
       else this.request();
     }
 
+    // Rows too low for a second line under the name.
+    low() {
+      return this.options.rowHeight < 30;
+    }
+
     visible(layer) {
       return !this.kinds || this.kinds.has(layer.kind);
     }
@@ -167,12 +173,14 @@
         }
         if (this.folded.has(stage)) continue;
         const lines = Math.ceil(layer.units / this.columns);
-        const height = Math.max(lines * this.pitch, 33);
-        this.rows.push({ layer, y, lines, height, top: y + (lines * this.pitch < 33 ? Math.floor((33 - lines * this.pitch) / 2) : 0) });
-        y += height + 7;
+        const least = this.options.rowHeight;
+        const height = Math.max(lines * this.pitch, least);
+        this.rows.push({ layer, y, lines, height, top: y + (lines * this.pitch < least ? Math.floor((least - lines * this.pitch) / 2) : 0) });
+        y += height + this.options.rowGap;
       }
       this.height = y + 16;
-      this.host.style.height = Math.max(this.height, this.view) + "px";
+      this.host.style.height = (this.options.fit ? this.height : Math.max(this.height, this.view)) + "px";
+      if (this.options.fit) this.view = Math.min(this.view, this.height);
       this.drawLabels();
       this.request();
     }
@@ -206,7 +214,7 @@
       for (const row of this.rows) {
         const label = document.createElement("button");
         label.type = "button";
-        label.className = "dv-grid-label" + (this.picked && this.picked.layer === row.layer.name ? " chosen" : "");
+        label.className = "dv-grid-label" + (this.low() ? " low " : " ") + this.options.strong(row.layer) + (this.picked && this.picked.layer === row.layer.name ? " chosen" : "");
         label.style.top = row.y - 1 + "px";
         label.style.width = this.options.labelWidth - 10 + "px";
         label.title = row.layer.name + ", " + this.options.meta(row.layer);
@@ -214,7 +222,7 @@
         name.textContent = row.layer.name;
         const meta = document.createElement("i");
         meta.textContent = this.options.meta(row.layer);
-        label.append(name, meta);
+        label.append(name, ...(this.low() ? [] : [meta]));
         label.addEventListener("click", (e) => {
           e.stopPropagation();
           if (this.options.onPick) this.options.onPick(row.layer.name, null, 0);
@@ -223,11 +231,11 @@
         const side = this.side && this.side[row.layer.name];
         if (side) {
           const box = document.createElement("div");
-          box.className = "dv-grid-side";
+          box.className = "dv-grid-side" + (this.low() ? " low" : "");
           box.style.cssText = `left:${this.sideLeft}px;top:${row.y + 2}px;width:${this.options.sideWidth}px`;
           const bar = document.createElement("div");
           bar.className = "dv-grid-side-bar";
-          bar.style.width = Math.max(2, side.share * this.options.sideWidth) + "px";
+          bar.style.width = Math.max(2, side.share * (this.options.sideWidth - (this.low() ? 34 : 0))) + "px";
           const text = document.createElement("span");
           text.className = "dv-small dv-num";
           text.textContent = side.text;
@@ -304,7 +312,8 @@
           if (panel.marks) this.paintMarks(context, row, panel, left, size);
         });
       }
-      this.drawn = drawn;
+      this.drawn = drawn; // cells in this frame
+      this.paintedAt = performance.now();
       const outline = (cell, colour, width) => {
         const box = cell && this.box(cell.layer, cell.unit);
         if (!box) return;
@@ -439,7 +448,7 @@
       const row = this.rows.find((r) => r.layer.name === name);
       if (!row) return;
       const top = row.y + this.host.offsetTop;
-      if (top < this.scroller.scrollTop + 50 || top + row.height > this.scroller.scrollTop + this.view) this.scroller.scrollTop = Math.max(0, top - 90);
+      if (top < this.scroller.scrollTop + 50 || top + row.height > this.scroller.scrollTop + this.scroller.clientHeight) this.scroller.scrollTop = Math.max(0, top - 90);
     }
 
     // The whole grid (not only what is in the window) as SVG.
@@ -451,7 +460,15 @@
       const muted = dv.colour("muted");
       const text = (x, y, content, colour, fontSize, bold) =>
         out.push(`<text x="${x}" y="${y}" font-size="${fontSize}" fill="${colour}"${bold ? ' font-weight="600"' : ""}>${dv.escape(content)}</text>`);
-      const fit = (content, pixels, fontSize) => (content.length * fontSize * 0.52 <= pixels ? content : "…" + content.slice(-Math.floor(pixels / (fontSize * 0.52)) + 1));
+      const pen = this.canvas.getContext("2d");
+      // The longest tail (of a path) or head (of a sentence) that fits.
+      const fit = (content, pixels, fontSize, tail) => {
+        pen.font = fontSize + "px Liberation Sans, Arial, Helvetica, sans-serif";
+        let kept = content;
+        const shortened = () => (kept === content ? content : tail ? "…" + kept : kept + "…");
+        while (kept.length > 1 && pen.measureText(shortened()).width > pixels) kept = tail ? kept.slice(1) : kept.slice(0, -1);
+        return shortened();
+      };
       for (const head of this.heads) {
         text(PAD, head.y + 13, head.stage, muted, 12.5, true);
         out.push(`<line x1="${PAD + 12 + head.stage.length * 7.4}" x2="${this.width - PAD}" y1="${head.y + 9}" y2="${head.y + 9}" stroke="${dv.colour("line")}"/>`);
@@ -459,12 +476,14 @@
       if (this.panels.length > 1) this.panels.forEach((panel, p) => text(this.panelLeft[p], 16, panel.title, ink, 13, true));
       if (this.side && this.panels.length > 1) text(this.sideLeft, 16, this.options.sideTitle || "", ink, 13, true);
       for (const row of this.rows) {
-        text(PAD, row.y + 11, fit(row.layer.name, this.options.labelWidth - 10, 13), ink, 13);
-        text(PAD, row.y + 27, fit(this.options.meta(row.layer), this.options.labelWidth - 10, 12), muted, 12);
+        const low = this.low();
+        text(PAD, row.y + 11, fit(row.layer.name, this.options.labelWidth - 8, low ? 12 : 13, true), ink, low ? 12 : 13, Boolean(this.options.strong(row.layer)));
+        if (!low) text(PAD, row.y + 27, fit(this.options.meta(row.layer), this.options.labelWidth - 8, 12, false), muted, 12);
         const side = this.side && this.side[row.layer.name];
         if (side) {
-          out.push(`<rect x="${this.sideLeft}" y="${row.y + 3}" width="${Math.max(2, side.share * this.options.sideWidth)}" height="8" rx="2" fill="${muted}"/>`);
-          text(this.sideLeft, row.y + 25, side.text, muted, 12);
+          const long = Math.max(2, side.share * (this.options.sideWidth - (low ? 34 : 0)));
+          out.push(`<rect x="${this.sideLeft}" y="${row.y + 3}" width="${long}" height="8" rx="2" fill="${muted}"/>`);
+          text(low ? this.sideLeft + long + 6 : this.sideLeft, row.y + (low ? 11 : 25), side.text, muted, 12);
         }
       }
       // One path a colour keeps the file small.
