@@ -146,7 +146,7 @@ def _turn(cache: Path, request: dict[str, Any], slots: int, progress: Progress) 
     Both are file locks: the kernel frees them when a job is killed. Who waits for its equal holds no slot, and finds
     the result in the cache afterwards.
     """
-    same = Results(cache / "results").lock(key("job", kind=request.get("kind"), params=request.get("params")))
+    same = Results(cache / "results").lock(key("job", task=request.get("kind"), params=request.get("params")))
     folder = cache / "slots"
     folder.mkdir(exist_ok=True)
     with contextlib.ExitStack() as stack:

@@ -146,14 +146,15 @@ def page(new_page: Callable[..., Page]) -> Page:
 
 
 def wait_idle(page: Page, timeout: float = TIMEOUT) -> None:
-    """Wait until the page is drawn and no callback and no background job is under way."""
+    """Wait until the page is drawn and no callback and no background job has been under way for a tenth of a second."""
     page.wait_for_function(
         """() => {
             const store = (window.dash_stores || [])[0];
-            if (!store || document.querySelector("._dash-loading")) return false;
-            const {callbacks} = store.getState();
-            const busy = Object.entries(callbacks).some(([name, list]) => Array.isArray(list) && name !== "stored" && list.length);
-            return !busy && callbacks.stored.length === 0;
+            const now = performance.now();
+            const lists = store ? Object.values(store.getState().callbacks).filter(Array.isArray) : [];
+            const busy = !store || document.querySelector("._dash-loading") || lists.some((list) => list.length);
+            if (busy || window.dnnvizIdleSince === undefined) window.dnnvizIdleSince = busy ? undefined : now;
+            return !busy && now - window.dnnvizIdleSince > 100;
         }""",
         timeout=timeout,
     )

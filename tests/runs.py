@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +69,7 @@ def write_run(
             ids=[f"image {i}" for i in range(inputs)],
         )
         nodes = [{"id": e.name, "label": e.name, "kind": e.kind, "layer": e.name, "parent": None} for e in layers]
-        edges = [{"source": a.name, "target": b.name} for a, b in zip(layers, layers[1:], strict=False)]
+        edges = [{"source": a.name, "target": b.name} for a, b in pairwise(layers)]
         writer.write_graph({"nodes": nodes, "edges": edges})
         for epoch in epochs:
             maximum = np.maximum(random.normal(0.3, 1.0, (inputs, units)), 0).astype(np.float16)
