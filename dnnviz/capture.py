@@ -1,0 +1,512 @@
+"""Capture what a network does on a data set into a run: `dnnviz.capture(…)` once, `dnnviz.Recorder` while training.
+
+The module itself can be called: `import dnnviz; dnnviz.capture(model, dataset, "runs/mine")`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import platform
+import shutil
+import sys
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+import dnnviz
+from dnnviz.errors import DNNVizError, RunError
+from dnnviz.graph import build_graph
+from dnnviz.inputs import Look, choose_look, sources
+from dnnviz.keep import Keeper, best_ranks
+from dnnviz.layers import Layers, find_layers
+from dnnviz.observe import Observed, Progress, channels_last, observe, run_network, undisturbed
+from dnnviz.store import MANIFEST, Run, RunWriter, layer_entries, now, open_run, writing
+
+TOP = 9
+TOP_IMAGES = 4096
+TOP_BYTES = 64 * 2**20
+_STAGING, _REPLACED = ".staging", ".replaced"
+_PARTS = ("inputs", "snapshots", "graph.json", MANIFEST)
+
+
+def capture(
+    model: nn.Module | str,
+    dataset: Any,
+    path: str | os.PathLike[str],
+    classes: Sequence[str] | None = None,
+    epoch: int = 0,
+    inputs: int = 200,
+    batch_size: int = 64,
+    layers: Sequence[str] | None = None,
+    mean: Sequence[float] | float | None = None,
+    std: Sequence[float] | float | None = None,
+    device: str | torch.device | None = None,
+    model_spec: str | None = None,
+    save_weights: bool = True,
+    overwrite: bool = False,
+    data_spec: str | None = None,
+    progress: Progress | None = None,
+    workers: int = 0,
+    metrics: Mapping[str, Any] | None = None,
+) -> Run:
+    """Run a network over a data set once and write what its units did as a snapshot of a run.
+
+    model: a module, or a model spec such as `torchvision:resnet18`; it is afterwards exactly as before.
+    dataset: (image tensor [C, H, W], label) pairs, a Dataset, a DataLoader, a data spec, or a dictionary of those by split.
+    path: the run's folder; a snapshot of another epoch is added to a run of the same network and data that is there.
+    classes: a name for each output. inputs: how many inputs are kept one by one (aggregates cover all of them).
+    layers: names, shell patterns or kinds of the layers wanted; None = all. mean, std: the normalisation of the tensors,
+    for showing them as images; None = found out. device: where to compute; None = where the model is.
+    model_spec: how to build the network again. overwrite: replace the epoch where it exists, or the whole run where
+    that is of another network or other data; what was there is lost only when the new snapshot is complete.
+    progress: called with (inputs done, inputs in all or None, text). workers: processes that read the data.
+    metrics: what else to note with the snapshot.
+    Raises DNNVizError, or RunError where the folder is the reason, with one sentence.
+    """
+    job = _Job(path, dataset, classes, inputs, batch_size, layers, mean, std, device, model_spec, save_weights, data_spec, progress, workers)
+    model, spec = _network(model, job.classes)
+    return job.write(model, int(epoch), dict(metrics or {}), spec, "epoch" if overwrite else "no")
+
+
+class Recorder:
+    """Writes snapshots of a network while it trains; the same inputs are kept in all of them.
+
+    every: record epochs that this number divides. overwrite: the first snapshot replaces a run that is there.
+    Further arguments as for `capture` (batch_size, layers, mean, std, device, model_spec, save_weights, data_spec,
+    progress, workers).
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        model: nn.Module,
+        dataset: Any,
+        every: int = 1,
+        inputs: int = 200,
+        classes: Sequence[str] | None = None,
+        batch_size: int = 64,
+        layers: Sequence[str] | None = None,
+        mean: Sequence[float] | float | None = None,
+        std: Sequence[float] | float | None = None,
+        device: str | torch.device | None = None,
+        model_spec: str | None = None,
+        save_weights: bool = True,
+        overwrite: bool = False,
+        data_spec: str | None = None,
+        progress: Progress | None = None,
+        workers: int = 0,
+    ) -> None:
+        if every < 1:
+            raise DNNVizError(f"every is {every}; it must be 1 or more.")
+        self.model = model
+        self.every = every
+        self._job = _Job(
+            path, dataset, classes, inputs, batch_size, layers, mean, std, device, model_spec, save_weights, data_spec, progress, workers
+        )
+        self._overwrite = "run" if overwrite else "no"
+
+    @property
+    def epochs(self) -> list[int]:
+        """Epochs that the run holds already."""
+        return open_run(self._job.path).epochs if self._overwrite != "run" and (self._job.path / MANIFEST).is_file() else []
+
+    def record(self, epoch: int, **metrics: Any) -> int | None:
+        """Write a snapshot when `every` divides the epoch, with these metrics beside its own; returns the epoch, or None."""
+        if epoch % self.every:
+            return None
+        self._job.write(self.model, int(epoch), metrics, None, self._overwrite)
+        self._overwrite = "no"
+        return int(epoch)
+
+
+class _Job:
+    """What capture and Recorder share: the data, how it is read, and where the run goes."""
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        dataset: Any,
+        classes: Sequence[str] | None,
+        inputs: int,
+        batch_size: int,
+        layers: Sequence[str] | None,
+        mean: Sequence[float] | float | None,
+        std: Sequence[float] | float | None,
+        device: str | torch.device | None,
+        model_spec: str | None,
+        save_weights: bool,
+        data_spec: str | None,
+        progress: Progress | None,
+        workers: int,
+    ) -> None:
+        if inputs < 1:
+            raise DNNVizError(f"inputs is {inputs}; at least one input must be kept.")
+        if batch_size < 1:
+            raise DNNVizError(f"batch_size is {batch_size}; it must be 1 or more.")
+        self.path = Path(path)
+        if isinstance(dataset, str):
+            from dnnviz.datasets import load
+
+            data_spec = data_spec or dataset
+            dataset = load(dataset)
+        if hasattr(dataset, "splits") and hasattr(dataset, "classes") and isinstance(dataset.splits, Mapping):
+            # What dnnviz.datasets.load gives says all about itself.
+            classes = classes if classes is not None else dataset.classes
+            mean, std = mean if mean is not None else dataset.mean, std if std is not None else dataset.std
+            data_spec = data_spec or dataset.spec
+            dataset = dataset.splits
+        self.dataset = dataset
+        self.sources = sources(dataset, batch_size, workers)
+        self.classes = None if classes is None else [str(c) for c in classes]
+        self.inputs, self.layers, self.mean, self.std = inputs, layers, mean, std
+        self.device = None if device is None else torch.device(device)
+        self.model_spec, self.save_weights, self.data_spec, self.progress = model_spec, save_weights, data_spec, progress
+
+    def write(self, model: nn.Module, epoch: int, metrics: Mapping[str, Any], spec: str | None, overwrite: str) -> Run:
+        """Observe the network and publish the snapshot. overwrite: `no`, `epoch` (that one, or a run that does not fit) or `run`."""
+        if epoch < 0:
+            raise DNNVizError(f"The epoch is {epoch}; epochs are numbered from 0.")
+        made = not self.path.exists()
+        with writing(self.path) as writer:
+            try:
+                with _disk_errors(self.path):
+                    _recover(self.path)
+                    old = self._old(writer, overwrite)
+                    if old is not None and overwrite == "no" and epoch in old.epochs:
+                        raise RunError(f"{self.path} holds a snapshot of epoch {epoch} already; give another epoch or folder, or overwrite it.")
+                    return self._capture(writer, model, epoch, metrics, spec, overwrite, old)
+            except BaseException:
+                if not (self.path / MANIFEST).exists():
+                    writer.clear()
+                shutil.rmtree(self.path / _STAGING, ignore_errors=True)
+                if made and not (self.path / MANIFEST).exists():
+                    _remove_if_empty(self.path)
+                raise
+
+    def _old(self, writer: RunWriter, overwrite: str) -> Run | None:
+        try:
+            return writer.existing()
+        except RunError:
+            if overwrite == "no":
+                raise
+            return None  # damaged, and to be replaced
+
+    def _capture(
+        self, writer: RunWriter, model: nn.Module, epoch: int, metrics: Mapping[str, Any], spec: str | None, overwrite: str, old: Run | None
+    ) -> Run:
+        device = self.device or next((p.device for p in model.parameters()), torch.device("cpu"))
+        home = next((p.device for p in model.parameters()), device)
+        with undisturbed(model), torch.inference_mode():
+            if device != home:
+                model.to(device)
+            try:
+                first, look = self._first(old)
+                with _prepared(model, first, device, self.layers) as (found, fast, outputs):
+                    classes = self.classes or [str(i) for i in range(outputs)]
+                    reason = None if old is None else self._differs(old, found, classes, first)
+                    if reason is not None and overwrite == "no":
+                        raise RunError(f"{self.path} is a run of {reason}; give another folder, or overwrite it.")
+                    base = old if reason is None and overwrite != "run" else None
+                    observed = self._observe(model, found, look, classes, device, fast, base, first)
+                    if base is not None and (reason := self._other_inputs(base, observed)) is not None:
+                        if overwrite == "no":
+                            raise RunError(f"{self.path} is a run of {reason}; give the same data in the same order, or another folder.")
+                        base = None
+                        observed = self._observe(model, found, look, classes, device, fast, None, first)
+                    graph = build_graph(found)
+            finally:
+                if device != home:
+                    model.to(home)
+        manifest = self._manifest(model, found, observed, look, classes, first, spec, base)
+        if self.progress is not None:
+            self.progress(int(observed.class_counts.sum()), int(observed.class_counts.sum()), "writing")
+        if base is None and (self.path / MANIFEST).exists():
+            staged = RunWriter(_fresh(self.path / _STAGING))
+            self._publish(staged, model, epoch, metrics, observed, look, manifest, graph, None)
+            _swap(self.path)
+            return open_run(self.path)
+        return self._publish(writer, model, epoch, metrics, observed, look, manifest, graph, base)
+
+    def _first(self, old: Run | None) -> tuple[torch.Tensor, Look]:
+        """The first batch (a few inputs of it), and how its tensors become images."""
+        batch = self.sources[0].first()
+        if batch is None:
+            raise DNNVizError(f"The data{self.sources[0].where} hold no inputs; there is nothing to capture.")
+        if old is not None and self.mean is None and self.std is None:
+            how = old.manifest["preprocessing"]
+            if how["size"][0] == batch.tensors.shape[1]:
+                return batch.tensors[:2], Look(tuple(how["mean"]), tuple(how["std"]), how["description"])
+        return batch.tensors[:2], choose_look(batch.tensors, self.dataset, self.mean, self.std)
+
+    def _observe(
+        self, model: nn.Module, found: Layers, look: Look, classes: list[str], device: torch.device, fast: bool, old: Run | None, first: torch.Tensor
+    ) -> Observed:
+        lengths = [s.length for s in self.sources]
+        count = min(self.inputs, sum(lengths)) if None not in lengths else self.inputs
+        positions = None if old is None else np.load(old.path / "inputs" / "positions.npy", allow_pickle=False)
+        keeper = Keeper(count, found.units, tuple(first.shape[1:]), positions)
+        return observe(model, self.sources, found, keeper, look, classes, TOP, device, fast, self.progress)
+
+    def _differs(self, old: Run, found: Layers, classes: Sequence[str], first: torch.Tensor) -> str | None:
+        """What makes a run unfit for a further snapshot, known before any computing; None when nothing does."""
+        if layer_entries(found.layers) != old.manifest["layers"]:
+            return f"another network ({len(old.layers)} layers with {old.units} units; this one has {len(found.layers)} with {found.units})"
+        if list(classes) != old.classes:
+            return "other classes"
+        if [s.name for s in self.sources] != old.splits:
+            return f"other splits ({', '.join(old.splits)})"
+        if list(first.shape[1:]) != list(old.manifest["preprocessing"]["size"]):
+            return f"inputs of another size ({old.manifest['preprocessing']['size']})"
+        return None
+
+    def _other_inputs(self, old: Run, observed: Observed) -> str | None:
+        """The same for what only reading the data tells."""
+        keeper = observed.keeper
+        if not np.array_equal(observed.class_counts, old.class_counts):
+            return f"another data set ({int(old.class_counts.sum())} inputs, not {int(observed.class_counts.sum())}, or other labels)"
+        if not np.array_equal(keeper.labels, old.labels) or not np.array_equal(
+            keeper.images, np.load(old.path / "inputs" / "images.npy", mmap_mode="r")
+        ):
+            return "other inputs (the data come in another order, or are changed at random when they are read)"
+        return None
+
+    def _manifest(
+        self,
+        model: nn.Module,
+        found: Layers,
+        observed: Observed,
+        look: Look,
+        classes: Sequence[str],
+        first: torch.Tensor,
+        spec: str | None,
+        old: Run | None,
+    ) -> dict[str, Any]:
+        before = old.manifest if old is not None else {}
+        return {
+            "name": self.path.resolve().name,
+            "created": before.get("created") or now(),
+            "versions": {"dnnviz": dnnviz.__version__, "torch": torch.__version__, "numpy": np.__version__, "python": platform.python_version()},
+            "model": {
+                "spec": self.model_spec or spec or before.get("model", {}).get("spec"),
+                "class": f"{type(model).__module__}.{type(model).__qualname__}",
+                "parameters": sum(p.numel() for p in model.parameters()),
+            },
+            "data": {"spec": self.data_spec or before.get("data", {}).get("spec")},
+            "preprocessing": {
+                "size": [int(v) for v in first.shape[1:]],
+                "mean": list(look.mean),
+                "std": list(look.std),
+                "exact": observed.keeper.exact,
+                "description": look.description,
+            },
+            "classes": list(classes),
+            "splits": [s.name for s in self.sources],
+            "layers": layer_entries(found.layers),
+            "uncovered": list(found.uncovered),
+            "inputs": {"kept": len(observed.keeper), "aggregated": int(observed.class_counts.sum()), "class_counts": observed.class_counts.tolist()},
+            "top": {"k": TOP, "stored": 0},
+        }
+
+    def _publish(
+        self,
+        writer: RunWriter,
+        model: nn.Module,
+        epoch: int,
+        metrics: Mapping[str, Any],
+        observed: Observed,
+        look: Look,
+        manifest: dict[str, Any],
+        graph: Mapping[str, Any],
+        old: Run | None,
+    ) -> Run:
+        keeper = observed.keeper
+        if old is None:
+            arrays = {"images": keeper.images, "labels": keeper.labels, "splits": keeper.splits, "positions": keeper.positions}
+            if not keeper.exact:
+                arrays["tensors"] = keeper.tensors(look)
+            writer.write_inputs(arrays, keeper.ids)
+            writer.write_graph(graph)
+        top_inputs, stored = self._top_images(writer, observed, look, old)
+        manifest["top"]["stored"] = stored
+
+        def save(path: Path) -> None:
+            state = {name: t.detach().cpu() if isinstance(t, torch.Tensor) else t for name, t in model.state_dict().items()}
+            with open(path, "wb") as file:
+                torch.save(state, file)
+                file.flush()
+                os.fsync(file.fileno())
+
+        own = {**metrics, **observed.metrics, **{name: value for name, value in metrics.items() if name not in observed.metrics}}
+        return writer.publish(manifest, epoch, {**observed.arrays, "top_inputs": top_inputs}, _plain(own), save if self.save_weights else None)
+
+    def _top_images(self, writer: RunWriter, observed: Observed, look: Look, old: Run | None) -> tuple[np.ndarray, int]:
+        """Store images of the inputs in the lists of top inputs that are not stored yet; returns top_inputs int32 [U, k] and their number."""
+        keeper = observed.keeper
+        positions = observed.arrays["top_positions"]
+        number = {int(p): i for i, p in enumerate(keeper.positions)}
+        folder = writer.path / "inputs"
+        names = ("top_images", "top_positions", "top_labels")
+        if old is not None and (folder / "top_labels.npy").is_file():
+            images, where, labels = (np.load(folder / f"{name}.npy", allow_pickle=False) for name in names)
+            images, where = images[: len(labels)], where[: len(labels)]
+        else:
+            images = np.zeros((0, *keeper.images.shape[1:]), dtype=np.uint8)
+            where, labels = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
+        number.update({int(p): len(keeper) + i for i, p in enumerate(where)})
+        ranks = best_ranks([torch.from_numpy(positions.T)])
+        missing = sorted((p for p in ranks if p not in number), key=lambda p: (ranks[p], p))
+        room = min(TOP_IMAGES, TOP_BYTES // max(int(np.prod(keeper.images.shape[1:])), 1)) - len(labels)
+        # Later snapshots of a run need room as well.
+        missing = missing[: max(room, 0) if room < 64 else (room + 1) // 2]
+        new = [(p, *found) for p in missing if (found := self._image(p, observed, look)) is not None]
+        if new or not len(labels):
+            images = np.concatenate([images, np.stack([image for _, image, _ in new])]) if new else images
+            where = np.concatenate([where, np.array([p for p, _, _ in new], dtype=np.int64)])
+            labels = np.concatenate([labels, np.array([label for _, _, label in new], dtype=np.int64)])
+            # Readers count the labels: they come last.
+            writer.write_inputs({"top_images": images})
+            writer.write_inputs({"top_positions": where})
+            writer.write_inputs({"top_labels": labels})
+            number.update({int(p): len(keeper) + i for i, p in enumerate(where)})
+        known, index = np.unique(positions, return_inverse=True)
+        table = np.array([number.get(int(p), -1) for p in known], dtype=np.int32)
+        return table[index.reshape(positions.shape)], len(labels)
+
+    def _image(self, position: int, observed: Observed, look: Look) -> tuple[np.ndarray, int] | None:
+        first = 0
+        for source, count in zip(self.sources, observed.class_counts.sum(1).tolist(), strict=True):
+            if position < first + count:
+                if not source.again:
+                    return observed.keeper.held.get(position)
+                tensor, label = source.pair(position - first)
+                return look.images(tensor[None])[0][0], label
+            first += count
+        return None
+
+
+@contextlib.contextmanager
+def _prepared(model: nn.Module, first: torch.Tensor, device: torch.device, only: Sequence[str] | None) -> Iterator[tuple[Layers, bool, int]]:
+    """Find the layers, with the memory layout in which the network runs fastest and still runs; gives layers, layout, outputs."""
+    dtype = next((p.dtype for p in model.parameters() if p.dtype.is_floating_point), torch.float32)
+
+    def attempt(fast: bool) -> tuple[Layers, bool, int]:
+        example = first.to(device=device, dtype=dtype)
+        if fast:
+            example = example.contiguous(memory_format=torch.channels_last)
+        outputs = run_network(model, first, device, dtype, fast).shape[1]
+        return find_layers(model, example, only), fast, outputs
+
+    usable = device.type == "cpu"
+    if usable:
+        # Code that calls `view` on feature maps cannot take channels_last: then the usual layout.
+        with channels_last(model, True):
+            try:
+                result = attempt(True)
+            except RuntimeError:
+                result = None
+            if result is not None:
+                yield result
+                return
+    try:
+        result = attempt(False)
+    except RuntimeError as error:
+        raise DNNVizError(f"{type(model).__name__} cannot run on inputs of size {list(first.shape[1:])}: {str(error).splitlines()[0]}") from error
+    yield result
+
+
+def _network(model: nn.Module | str, classes: Sequence[str] | None) -> tuple[nn.Module, str | None]:
+    if isinstance(model, str):
+        from dnnviz.models import build
+
+        return build(model, len(classes) if classes else None), model
+    if not isinstance(model, nn.Module):
+        raise DNNVizError(f"The model is a {type(model).__name__}; it must be a torch.nn.Module or a spec such as 'torchvision:resnet18'.")
+    return model, None
+
+
+def _plain(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Metrics as JSON can hold them: numbers of numpy and torch become Python's, what is not finite becomes null."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {str(k): plain(v) for k, v in value.items()}
+        if isinstance(value, list | tuple):
+            return [plain(v) for v in value]
+        if isinstance(value, torch.Tensor | np.ndarray | np.generic):
+            return plain(value.tolist())
+        if isinstance(value, float) and not np.isfinite(value):
+            return None
+        return value if isinstance(value, bool | int | float | str) or value is None else str(value)
+
+    return {str(name): plain(value) for name, value in metrics.items()}
+
+
+# -- the folder ------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _disk_errors(path: Path) -> Iterator[None]:
+    """Say in a sentence that the disk is full or may not be written."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DNNVizError(f"The disk that holds {path} is full; nothing of this snapshot was published. Make room and capture again.") from error
+        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+            raise DNNVizError(f"{path} cannot be written ({error.strerror}); nothing of this snapshot was published.") from error
+        raise
+
+
+def _fresh(folder: Path) -> Path:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    return folder
+
+
+def _swap(path: Path) -> None:
+    """Put the staged run in the place of the one that is there; the manifest goes last, so a reader sees one or the other."""
+    replaced = _fresh(path / _REPLACED)
+    for name in reversed(_PARTS):
+        if (path / name).exists():
+            (path / name).rename(replaced / name)
+    shutil.rmtree(path / "cache", ignore_errors=True)
+    for name in _PARTS:
+        (path / _STAGING / name).rename(path / name)
+    shutil.rmtree(replaced)
+    shutil.rmtree(path / _STAGING)
+
+
+def _recover(path: Path) -> None:
+    """Undo a replacement that was killed half way; forget one that was killed before or after."""
+    replaced = path / _REPLACED
+    if replaced.is_dir() and (replaced / MANIFEST).exists() and not (path / MANIFEST).exists():
+        for name in _PARTS:
+            if (replaced / name).exists():
+                if (path / name).is_dir():
+                    shutil.rmtree(path / name)
+                (replaced / name).replace(path / name)
+    shutil.rmtree(replaced, ignore_errors=True)
+    shutil.rmtree(path / _STAGING, ignore_errors=True)
+
+
+def _remove_if_empty(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        (path / ".lock").unlink(missing_ok=True)
+        (path / ".writer.json").unlink(missing_ok=True)
+        path.rmdir()
+
+
+class _Callable(types.ModuleType):
+    def __call__(self, *args: Any, **kwargs: Any) -> Run:
+        return capture(*args, **kwargs)
+
+
+sys.modules[__name__].__class__ = _Callable
+__all__ = ["Recorder", "capture"]

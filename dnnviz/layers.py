@@ -1,0 +1,581 @@
+"""The layers of any network, found by watching one forward pass; and taps that hand over their values at run time.
+
+A layer is a module with weights of its own (convolution, linear, attention); its value is taken after the normalisation
+and the activation function that directly consume it. A block is the output of a composite module in which branches
+of the data flow meet (residual block, inception, dense layer, fire, encoder block, …).
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._pytree import tree_map
+
+from dnnviz.errors import DNNVizError
+from dnnviz.store import Layer
+from dnnviz.tracing import Call, Op, Trace, Value, permutation, trace
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+LINEARS = (nn.Linear, nn.Bilinear)
+ATTENTIONS = (nn.MultiheadAttention,)
+NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm)
+
+NORM_OPS = {"batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm", "local_response_norm"}
+ACTIVATION_OPS = {
+    "relu",
+    "relu6",
+    "leaky_relu",
+    "prelu",
+    "rrelu",
+    "elu",
+    "selu",
+    "celu",
+    "gelu",
+    "silu",
+    "mish",
+    "hardswish",
+    "hardsigmoid",
+    "sigmoid",
+    "tanh",
+    "hardtanh",
+    "softplus",
+    "softsign",
+    "logsigmoid",
+    "threshold",
+    "hardshrink",
+    "softshrink",
+    "tanhshrink",
+    "clamp",
+    "clamp_min",
+    "erf",
+}
+# With an activation operation among them, these make an activation function written out by hand (x * sigmoid(x)).
+POINTWISE_OPS = ACTIVATION_OPS | {
+    "add",
+    "sub",
+    "mul",
+    "div",
+    "truediv",
+    "rmul",
+    "radd",
+    "rsub",
+    "rtruediv",
+    "iadd",
+    "imul",
+    "isub",
+    "itruediv",
+    "neg",
+    "exp",
+    "log",
+    "log1p",
+    "expm1",
+    "pow",
+    "rpow",
+    "sqrt",
+    "square",
+    "abs",
+    "max",
+    "min",
+    "maximum",
+    "minimum",
+    "clamp_max",
+    "where",
+    "to",
+    "type_as",
+    "float",
+}
+LAYOUT_OPS = {"permute", "transpose", "swapaxes", "swapdims", "contiguous", "dropout", "dropout1d", "dropout2d", "alpha_dropout", "clone", "identity"}
+WEIGHT_OPS = {"linear", "matmul", "rmatmul", "mm", "addmm", "bmm", "einsum", "bilinear", "multi_head_attention_forward"}
+ATTENTION_OPS = {"softmax", "scaled_dot_product_attention", "multi_head_attention_forward"}
+JOINS = {"add", "iadd", "radd", "cat", "concat", "concatenate", "stack"}
+MOVES = {"getitem", "chunk", "split", "narrow", "slice", "pad", "view", "reshape", "flatten", "unsqueeze", "squeeze", "select", "unbind", "roll"}
+
+
+@dataclass(frozen=True, eq=False)
+class Tap:
+    """Where a layer's value can be read at run time.
+
+    The value is the output (or, with `before`, an argument) number `key` of call `number` of `module`; the operations
+    of `rest` then still have to be applied, none in most networks.
+    batch, channel: its dimensions of inputs and units.
+    """
+
+    module: nn.Module
+    number: int
+    before: bool
+    key: int | str | None
+    rest: tuple[Op, ...]
+    start: Value
+    value: Value
+
+    @property
+    def batch(self) -> int:
+        return self.value.batch
+
+    @property
+    def channel(self) -> int:
+        return self.value.channel
+
+    def finish(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The layer's value, from the tensor that the hook sees; the tensor itself is not written to."""
+        if not self.rest:
+            return tensor
+        if any(op.in_place or op.keywords.get("inplace") for op in self.rest):
+            tensor = tensor.clone()
+        known = {id(self.start): tensor}
+        result = tensor
+        for op in self.rest:
+            arguments, keywords = tree_map(lambda a: known[id(a)] if isinstance(a, Value) else a, (op.arguments, op.keywords))
+            result = op.function(*arguments, **keywords)
+            known[id(op.outputs[0])] = result
+        return result
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """A layer with its tap, the module call it comes from, and the calls folded into its value (normalisation, activation)."""
+
+    layer: Layer
+    tap: Tap
+    call: Call
+
+
+@dataclass(frozen=True, eq=False)
+class Layers:
+    """What `find_layers` found: layers in the order in which they run, modules with weights that are none (and why), the trace."""
+
+    found: tuple[Found, ...]
+    uncovered: tuple[dict[str, Any], ...]
+    trace: Trace
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        return tuple(f.layer for f in self.found)
+
+    @property
+    def units(self) -> int:
+        return sum(layer.units for layer in self.layers)
+
+
+def find_layers(model: nn.Module, example: torch.Tensor, only: Sequence[str] | None = None) -> Layers:
+    """Find the layers of a network (in eval mode) from one pass over `example` [n, C, H, W].
+
+    only: names or shell patterns (`layer4*`) of the layers wanted, or kinds (`conv`); None = all.
+    Raises DNNVizError when nothing is found or a name in `only` fits nothing.
+    """
+    seen = trace(model, example)
+    calls = [(call, kind) for call in seen.calls if (kind := _kind(call, seen))]
+    inner = {id(call) for call, _ in calls}
+    # A convolution that runs inside an attention module is part of that one layer.
+    calls = [(call, kind) for call, kind in calls if not _inside(call, inner)]
+    blocks = _blocks(seen, [call for call, _ in calls])
+    found: list[tuple[int, str, str, Call, Value]] = []
+    folded: dict[str, str] = {}
+    for call, kind in calls:
+        output = call.output
+        if output is None:
+            continue
+        value, used = _after(output, seen)
+        found.append((call.ended, _label(call), kind, call, value))
+        for name in used:
+            folded.setdefault(name, _label(call))
+    found.extend((call.ended, _label(call), "block", call, call.output) for call in blocks if call.output is not None)
+    found.sort(key=lambda item: item[0])
+    result, offset, missed = [], 0, {}
+    names = [(label, kind) for _, label, kind, _, _ in found]
+    wanted = _select(names, only)
+    for _, label, kind, call, value in found:
+        if label not in wanted:
+            missed[call.name] = "not among the layers asked for"
+            continue
+        tap = _tap(value, seen, example.shape[0])
+        if tap is None:
+            missed[call.name] = "its value passes through no module where it could be read"
+            continue
+        shape = _layer_shape(value, example.shape[0])
+        result.append(Found(Layer(label, kind, shape[0] if len(shape) != 2 else shape[1], shape, offset), tap, call))
+        offset += result[-1].layer.units
+    if not result:
+        raise DNNVizError(f"{type(model).__name__} has no convolution, linear or attention layer that runs in a forward pass.")
+    return Layers(tuple(result), tuple(_uncovered(model, seen, result, folded, missed)), seen)
+
+
+# -- taps at run time ------------------------------------------------------------------------------------------------
+
+
+class Taps:
+    """Hooks that hand every layer's value to `receive(position of the layer, tensor)` during forward passes.
+
+    Use as a context manager: the hooks are gone afterwards, whatever happens. Call `reset` before every pass.
+    """
+
+    def __init__(self, found: Sequence[Found], receive: Callable[[int, torch.Tensor], None]) -> None:
+        self.found = found
+        self.receive = receive
+        self.counts: dict[tuple[int, bool], int] = {}
+        self.handles: list[Any] = []
+
+    def reset(self) -> None:
+        self.counts.clear()
+
+    def __enter__(self) -> Taps:
+        groups: dict[tuple[int, bool], list[int]] = {}
+        for position, item in enumerate(self.found):
+            groups.setdefault((id(item.tap.module), item.tap.before), []).append(position)
+        for (_, before), positions in groups.items():
+            module = self.found[positions[0]].tap.module
+            if before:
+                self.handles.append(module.register_forward_pre_hook(self._pre_hook(positions), with_kwargs=True))
+            else:
+                self.handles.append(module.register_forward_hook(self._hook(positions)))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self.handles:
+            handle.remove()
+        self.handles.clear()
+
+    def _next(self, module: nn.Module, before: bool) -> int:
+        key = (id(module), before)
+        self.counts[key] = self.counts.get(key, 0) + 1
+        return self.counts[key]
+
+    def _hook(self, positions: list[int]) -> Callable[..., None]:
+        def hook(module: nn.Module, _: Any, output: Any) -> None:
+            number = self._next(module, False)
+            for position in positions:
+                tap = self.found[position].tap
+                if tap.number == number:
+                    self.receive(position, tap.finish(output if tap.key is None else output[tap.key]))
+
+        return hook
+
+    def _pre_hook(self, positions: list[int]) -> Callable[..., None]:
+        def hook(module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+            number = self._next(module, True)
+            for position in positions:
+                tap = self.found[position].tap
+                if tap.number == number:
+                    self.receive(position, tap.finish(keywords[tap.key] if isinstance(tap.key, str) else arguments[tap.key]))
+
+        return hook
+
+
+@contextmanager
+def layer_values(model: nn.Module, layers: Layers) -> Iterator[dict[str, torch.Tensor]]:
+    """Collect whole layer values of the passes run inside: name → clone of the value with units in dimension 1."""
+    kept: dict[str, torch.Tensor] = {}
+
+    def receive(position: int, tensor: torch.Tensor) -> None:
+        item = layers.found[position]
+        kept[item.layer.name] = units_first(tensor, item.tap, tensor.shape[item.tap.batch]).clone()
+
+    with Taps(layers.found, receive):
+        yield kept
+
+
+def units_first(tensor: torch.Tensor, tap: Tap, count: int) -> torch.Tensor:
+    """A view of a layer's value as [count, units, positions…]."""
+    if tensor.dim() == 2 and tap.batch == 0 and tap.channel == 1 and tensor.shape[0] == count:
+        return tensor
+    moved = tensor.movedim((tap.batch, tap.channel), (0, 1)) if (tap.batch, tap.channel) != (0, 1) else tensor
+    if moved.shape[0] != count:
+        # Windows or patches folded into the batch: they are positions of the same input.
+        windows = moved.shape[0] // count
+        moved = moved.reshape(count, windows, *moved.shape[1:]).transpose(1, 2)
+    return moved
+
+
+# -- what is a layer -------------------------------------------------------------------------------------------------
+
+
+def _label(call: Call) -> str:
+    return call.name if call.number == 1 else f"{call.name}#{call.number}"
+
+
+def _inside(call: Call, others: set[int]) -> bool:
+    parent = call.parent
+    while parent is not None:
+        if id(parent) in others:
+            return True
+        parent = parent.parent
+    return False
+
+
+def _kind(call: Call, seen: Trace) -> str | None:
+    """Kind of the layer that a module call is, or None."""
+    if isinstance(call.module, ATTENTIONS):
+        return "attention"
+    if isinstance(call.module, CONVOLUTIONS):
+        return "conv"
+    if isinstance(call.module, LINEARS):
+        return "linear"
+    if call.parent is None:
+        return None
+    # A module of the user's own that applies weights in its own code.
+    own = [op for op in seen.ops if op.call is call]
+    using = [op for op in own if op.weights and (op.name in WEIGHT_OPS or op.name.startswith("conv"))]
+    if not using:
+        return None
+    if any(op.name in ATTENTION_OPS for op in own):
+        return "attention"
+    return "conv" if any(op.name.startswith("conv") for op in using) else "linear"
+
+
+def _after(value: Value, seen: Trace) -> tuple[Value, list[str]]:
+    """Follow a value through the normalisation and the activation function that are its only consumers.
+
+    Returns the value after them, and the names of the modules passed.
+    """
+    used: list[str] = []
+    normalised = False
+    here = value
+    while True:
+        step = None if normalised else _norm_step(here, seen)
+        if step is not None:
+            normalised = True
+        else:
+            step = _activation_step(here)
+            if step is None:
+                moved = _layout_step(here)
+                if moved is None:
+                    return value, used
+                here = moved
+                continue
+            used.extend(_passed(here, step))
+            return step, used
+        used.extend(_passed(here, step))
+        value = here = step
+
+
+def _passed(start: Value, end: Value) -> list[str]:
+    """Names of the modules whose operations lead from one value to another."""
+    names: list[str] = []
+    here = end
+    while here is not start and here.maker is not None:
+        call: Call | None = here.maker.call
+        if start.maker is None or call is not start.maker.call:
+            names.append(call.name if call else "")
+        inside = here.maker.inputs
+        if not inside:
+            break
+        here = inside[0]
+    return names
+
+
+def _layout_step(value: Value) -> Value | None:
+    if len(value.consumers) != 1:
+        return None
+    op = value.consumers[0]
+    if op.name not in LAYOUT_OPS or len(op.outputs) != 1 or len(op.inputs) != 1:
+        return None
+    if op.name in ("permute", "transpose", "swapaxes", "swapdims") and permutation(op, len(value.shape)) is None:
+        return None
+    return op.outputs[0]
+
+
+def _norm_step(value: Value, seen: Trace) -> Value | None:
+    """The value after a normalisation that is the only consumer of this one."""
+    if not value.consumers:
+        return None
+    for call in seen.calls:
+        if not (isinstance(call.module, NORMS) or "norm" in type(call.module).__name__.lower()):
+            continue
+        if value in call.inputs.values() and all(op.call.within(call) for op in value.consumers):
+            output = call.output
+            if len(call.outputs) == 1 and output is not None and output is not value and len(output.shape) == len(value.shape):
+                return output
+    op = value.consumers[0]
+    return op.outputs[0] if len(value.consumers) == 1 and op.name in NORM_OPS and op.outputs else None
+
+
+def _activation_step(value: Value) -> Value | None:
+    """The value after an activation function that consumes this one alone, be it one operation or several (x * sigmoid(x))."""
+    if not value.consumers:
+        return None
+    made = {id(value)}
+    closed: set[int] = set()
+    active = False
+    open_values = [value]
+    for op in sorted({op.order: op for op in value.consumers}.values(), key=lambda o: o.order):
+        if op.name not in POINTWISE_OPS:
+            return None
+    queue = list(value.consumers)
+    for _ in range(8):
+        queue.sort(key=lambda o: o.order)
+        op = next((o for o in queue if o.order not in closed and all(id(v) in made for v in o.inputs)), None)
+        if op is None or op.name not in POINTWISE_OPS or len(op.outputs) != 1 or op.outputs[0].shape != value.shape:
+            return None
+        closed.add(op.order)
+        active = active or (op.name in ACTIVATION_OPS and (op.name != "clamp" or _is_rectifier(op)))
+        output = op.outputs[0]
+        made.add(id(output))
+        open_values.append(output)
+        queue.extend(output.consumers)
+        if all(o.order in closed for v in open_values[:-1] for o in v.consumers):
+            return output if active else None
+    return None
+
+
+def _is_rectifier(op: Op) -> bool:
+    """Whether a clamp cuts at zero from below."""
+    return op.keywords.get("min", op.arguments[1] if len(op.arguments) > 1 else None) == 0
+
+
+def _layer_shape(value: Value, count: int) -> tuple[int, ...]:
+    """Shape as the manifest holds it: (C, H, W), (F,) or (tokens, D)."""
+    probe = torch.empty(value.shape, device="meta")
+    moved = units_first(probe, _Dims(value.batch, value.channel), count)  # type: ignore[arg-type]
+    units, places = moved.shape[1], tuple(moved.shape[2:])
+    if not places:
+        return (units,)
+    if len(places) == 1:
+        return (places[0], units)
+    height = 1
+    for size in places[:-1]:
+        height *= size
+    return (units, height, places[-1])
+
+
+@dataclass(frozen=True)
+class _Dims:
+    batch: int
+    channel: int
+
+
+def _tap(value: Value, seen: Trace, count: int) -> Tap | None:
+    """The cheapest place where a value can be read: a module's output, a module's argument, or either with a few operations repeated."""
+    rest: list[Op] = []
+    here = value
+    for _ in range(8):
+        place = _place(here, seen)
+        if place is not None:
+            call, before, key = place
+            return Tap(call.module, call.number, before, key, tuple(sorted(rest, key=lambda o: o.order)), here, value)
+        if here.maker is None:
+            return None
+        back = _back(here)
+        if back is None:
+            return None
+        ops, here = back
+        rest.extend(ops)
+    return None
+
+
+def _back(value: Value) -> tuple[list[Op], Value] | None:
+    """The operations that made a value from one single earlier value, and that one."""
+    ops: list[Op] = []
+    pending = [value]
+    while pending:
+        if len(ops) > 16:
+            return None
+        # The value made last cannot be an ancestor of the others.
+        pending.sort(key=lambda v: v.maker.order if v.maker else -1)
+        last = pending.pop()
+        if ops and not pending:
+            return ops, last
+        op = last.maker
+        if op is None or op.name == "opaque" or len(op.outputs) != 1 or op.name not in POINTWISE_OPS | NORM_OPS | LAYOUT_OPS:
+            return None
+        ops.append(op)
+        pending.extend(v for v in op.inputs if v not in pending)
+    return None
+
+
+def _place(value: Value, seen: Trace) -> tuple[Call, bool, int | str | None] | None:
+    ending = [(c, k) for c in seen.calls for k, v in c.outputs.items() if v is value and c.ended >= 0]
+    if ending:
+        call, key = min(ending, key=lambda item: item[0].ended)
+        return call, False, key
+    for call in seen.calls:
+        for key, item in call.inputs.items():
+            if item is value and not (isinstance(key, str) and "[" in key):
+                return call, True, key
+    return None
+
+
+# -- blocks ----------------------------------------------------------------------------------------------------------
+
+
+def _blocks(seen: Trace, layers: Sequence[Call]) -> list[Call]:
+    """Calls of composite modules in whose own code branches of the data flow meet, the innermost ones.
+
+    Where one call of a class is a block, every call of that class with a layer inside is (a residual block without its shortcut).
+    """
+    holders: set[int] = set()
+    direct: set[int] = set()
+    chosen = {id(call) for call in layers}
+    for call in layers:
+        parent = call.parent
+        while parent is not None:
+            holders.add(id(parent))
+            parent = parent.parent
+    for op in seen.ops:
+        call = op.call
+        if op.name in JOINS and call.parent is not None and id(call) in holders and len(_sources(op)) > 1:
+            direct.add(id(call))
+    classes = {type(call.module) for call in seen.calls if id(call) in direct}
+    candidates = [
+        call
+        for call in seen.calls
+        if id(call) in holders and id(call) not in chosen and call.parent is not None and (id(call) in direct or type(call.module) in classes)
+    ]
+    return [c for c in candidates if not any(o is not c and o.within(c) for o in candidates)]
+
+
+def _sources(op: Op) -> set[int]:
+    """The different values that a join brings together, looked at through slicing and reshaping."""
+    found: set[int] = set()
+    for value in op.inputs:
+        here = value
+        while here.maker is not None and here.maker.name in MOVES | LAYOUT_OPS and len(here.maker.inputs) == 1 and here.maker.call is op.call:
+            parent = here.maker.inputs[0]
+            if here.maker.name in ("chunk", "split", "unbind") and len(here.maker.outputs) > 1:
+                break
+            here = parent
+        found.add(id(here))
+    return found
+
+
+# -- what is none ----------------------------------------------------------------------------------------------------
+
+
+def _select(names: Sequence[tuple[str, str]], only: Sequence[str] | None) -> set[str]:
+    if only is None:
+        return {name for name, _ in names}
+    chosen: set[str] = set()
+    for pattern in [only] if isinstance(only, str) else only:
+        fits = {name for name, kind in names if kind == pattern or fnmatch.fnmatchcase(name, pattern)}
+        if not fits:
+            raise DNNVizError(f"No layer of the network fits {pattern!r}; there are {', '.join(itertools.islice((n for n, _ in names), 6))} …")
+        chosen |= fits
+    return chosen
+
+
+def _uncovered(model: nn.Module, seen: Trace, found: Sequence[Found], folded: dict[str, str], missed: dict[str, str]) -> Iterator[dict[str, Any]]:
+    """Modules with parameters of their own that became no layer, and why."""
+    called = {call.name for call in seen.calls}
+    layers = {item.call.name for item in found if item.layer.kind != "block"}
+    for name, module in model.named_modules():
+        own = sum(p.numel() for p in module.parameters(recurse=False))
+        if not own or name in layers or name in folded or any(name.startswith(f"{layer}.") for layer in layers):
+            continue
+        if name in missed:
+            reason = missed[name]
+        elif any(name.startswith(f"{other}.") for other in missed):
+            continue
+        elif name not in called and name:
+            reason = "not called in a forward pass in eval mode"
+        elif isinstance(module, NORMS) or "norm" in type(module).__name__.lower():
+            reason = "a normalisation that follows no layer directly"
+        else:
+            parts = ", ".join(key for key, _ in module.named_parameters(recurse=False))
+            reason = f"its parameters ({parts}) belong to no convolution, linear or attention"
+        yield {"name": name or "(the network itself)", "type": type(module).__name__, "parameters": own, "reason": reason}
