@@ -228,6 +228,14 @@
     if (data.dvAction === "help") document.getElementById("help-dialog").showModal();
     if (data.dvAction === "close-dialog") target.closest("dialog").close();
   });
+  // Another run: a new page, as if its link had been clicked. Only a person's choice gets here, never a new layout.
+  document.addEventListener("change", (event) => {
+    if (event.target.id === "run-select") dv.go(window.location.pathname + "?run=" + encodeURIComponent(event.target.value));
+  });
+  dv.go = function (address) {
+    window.history.pushState({}, "", address);
+    window.dispatchEvent(new CustomEvent("_dashprivate_pushstate"));
+  };
   const editing = (element) =>
     element.closest && element.closest("input:not([type=radio]):not([type=checkbox]),select,textarea,[contenteditable],dialog,[role=slider]");
   dv.keys = {}; // key → function of a page; tried before the shell's own
@@ -251,6 +259,61 @@
     else if (event.key === "t") dv.setTheme(dv.theme() === "dark" ? "light" : "dark", dv.palette());
   });
 
+  // -- the strip of inputs ------------------------------------------------------------------------------------------
+  const STRIP_LIMIT = 120;
+  let stripKey = "";
+  async function strip(selection) {
+    const box = document.getElementById("strip");
+    if (!box || !selection.run || !document.querySelector(".dv-page.with-strip")) return;
+    const inputs = await dv.fetchJson(dv.dataUrl(selection.run, "inputs.json", { epoch: selection.epoch }));
+    if (selection !== dv.selection) return;
+    const [kind, text] = (selection.show || "data").split(":");
+    const label = kind === "class" ? Number(text) : kind === "input" ? inputs.labels[Number(text)] : null;
+    const members = inputs.labels.map((_, i) => i).filter((i) => label === null || inputs.labels[i] === label);
+    const step = Math.max(1, members.length / STRIP_LIMIT);
+    let shown = members.length <= STRIP_LIMIT ? members : Array.from({ length: STRIP_LIMIT }, (_, i) => members[Math.floor(i * step)]);
+    const chosen = kind === "input" ? Number(text) : -1;
+    if (chosen >= 0 && !shown.includes(chosen)) shown = [chosen, ...shown.slice(0, -1)];
+    const wrong = (i) => inputs.predictions[i] !== inputs.labels[i];
+    const key = selection.run + "|" + shown.join(",");
+    if (key !== stripKey || !box.firstChild) {
+      stripKey = key;
+      const described = document.createElement("div");
+      described.className = "dv-strip-text";
+      const list = document.createElement("div");
+      list.className = "dv-strip-list";
+      list.append(
+        ...shown.map((i) => {
+          const button = document.createElement("button");
+          const name = inputs.classes[inputs.labels[i]];
+          button.type = "button";
+          button.title = "input " + i + ", " + name;
+          button.setAttribute("aria-label", button.title);
+          button.dataset.dvShow = "input:" + i;
+          const image = document.createElement("img");
+          image.loading = "lazy";
+          image.alt = "";
+          image.src = dv.dataUrl(selection.run, "thumb/" + i + ".png", { size: 64 });
+          button.append(image);
+          return button;
+        }),
+      );
+      box.replaceChildren(described, list);
+    }
+    const missed = members.filter(wrong).length;
+    const of = (shown.length < members.length ? shown.length + " of " : "") + dv.count(members.length) + " of " + (label === null ? "the data set" : "“" + inputs.classes[label] + "”");
+    const line = (content, className) => Object.assign(document.createElement("div"), { textContent: content, className: className, title: content });
+    box.firstChild.replaceChildren(
+      line("Inputs", "fw-semibold"),
+      line(of, "dv-small text-truncate"),
+      line(missed ? dv.count(missed) + " wrong, outlined" : "all predicted right", "dv-small"),
+    );
+    [...box.lastChild.children].forEach((button, n) => {
+      button.className = "dv-thumb" + (wrong(shown[n]) ? " wrong" : "") + (shown[n] === chosen ? " chosen" : "");
+      if (wrong(shown[n])) button.title = "input " + shown[n] + ", " + inputs.classes[inputs.labels[shown[n]]] + ", taken for " + inputs.classes[inputs.predictions[shown[n]]];
+    });
+  }
+
   // -- clientside callbacks of the shell ----------------------------------------------------------------------------
   const none = () => window.dash_clientside.no_update;
   window.dash_clientside = Object.assign({}, window.dash_clientside, {
@@ -272,6 +335,7 @@
           const wanted = window.location.pathname + (text ? "?" + text : "");
           if (wanted !== window.location.pathname + window.location.search) window.history.replaceState(window.history.state, "", wanted);
           dv.selection = selection;
+          strip(selection).catch((error) => dv.toast(error.message));
         }
         const common = new URLSearchParams();
         for (const key of COMMON) if (dv.selection[key] && !(key === "show" && dv.selection[key] === "data")) common.set(key, dv.selection[key]);
@@ -292,10 +356,6 @@
         if (kind === "class") return label === undefined || label === null || label === "" ? none() : "class:" + label;
         if (kind === "input") return input === undefined || input === null || input === "" ? none() : "input:" + Math.max(0, Math.floor(Number(input)));
         return "data";
-      },
-      run: function (value) {
-        if (!value || value === dv.selection.run || !dv.selection.run) return none();
-        return window.location.pathname + "?run=" + encodeURIComponent(value);
       },
     },
   });

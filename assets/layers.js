@@ -10,7 +10,7 @@
     const mine = ++order;
     const [epoch, show, stat, split] = [selection.epoch, selection.show, selection.stat, selection.split];
     const description = await dv.fetchJson(dv.dataUrl(run, "layers.json"));
-    const wanted = [dv.fetchFloats(dv.dataUrl(run, "values", { epoch, show, stat, split }))];
+    const wanted = [at(run, description, epoch, { show, stat, split })];
     wanted.push(selection.scale === "epochs" ? dv.fetchFloats(dv.dataUrl(run, "range", { show, stat, split })) : null);
     wanted.push(selection.order === "selectivity" ? dv.fetchFloats(dv.dataUrl(run, "values", { epoch, show, stat: "selectivity", split })) : null);
     const [values, range, selectivity] = await Promise.all(wanted);
@@ -46,6 +46,26 @@
       waiting = null;
       requestAnimationFrame(() => grid.reveal(name));
     }
+  }
+
+  // Values at one epoch. All epochs are fetched ahead once something is drawn, so that the slider asks the server nothing.
+  const AHEAD = 24e6; // bytes
+  const ahead = new Map(); // address of all epochs → their values
+  async function at(run, description, epoch, what) {
+    const address = dv.dataUrl(run, "epochs", what);
+    const units = description.units;
+    const position = description.epochs.indexOf(Number(epoch));
+    const all = ahead.get(address);
+    if (all) return { data: all.data.subarray(position * units, (position + 1) * units) };
+    const values = await dv.fetchFloats(dv.dataUrl(run, "values", { epoch, ...what }));
+    if (description.epochs.length > 1 && 4 * units * description.epochs.length <= AHEAD) {
+      setTimeout(async () => {
+        if (dv.dataUrl(dv.selection.run, "epochs", { show: dv.selection.show, stat: dv.selection.stat, split: dv.selection.split }) !== address) return;
+        if (ahead.size > 20) ahead.delete(ahead.keys().next().value);
+        ahead.set(address, await dv.fetchFloats(address));
+      }, 400);
+    }
+    return values;
   }
 
   const describe = (layer, dead) => `${layer.kind}, ${dv.count(layer.units)} units` + (dead ? `, ${dead < 0.1 ? (100 * dead).toFixed(dead < 0.01 ? 1 : 0) : Math.round(100 * dead)} % dead` : "");

@@ -47,6 +47,7 @@ def register(server: Flask, found: Context, prefix: str = "/") -> None:
 def _blueprint() -> Blueprint:
     blueprint = Blueprint("data", __name__)
     blueprint.add_url_rule("/<run_id>/layers.json", view_func=layers)
+    blueprint.add_url_rule("/<run_id>/inputs.json", view_func=inputs)
     blueprint.add_url_rule("/<run_id>/values", view_func=values)
     blueprint.add_url_rule("/<run_id>/epochs", view_func=epochs)
     blueprint.add_url_rule("/<run_id>/range", view_func=value_range)
@@ -69,6 +70,14 @@ def layers(run_id: str) -> Response:
     ]
     dead = [[round(float(v), 5) for v in dead_share(run.active(epoch), run.layers)] for epoch in run.epochs]
     return _cached(jsonify(run=run_id, units=run.units, epochs=run.epochs, classes=run.classes, kept=run.kept, layers=described, dead=dead), run)
+
+
+def inputs(run_id: str) -> Response:
+    """Class and predicted class of every input kept, at the epoch of the query."""
+    run = context().catalogue.open(run_id)
+    epoch = request.args.get("epoch", run.epochs[-1], type=int)
+    predictions = run.logits(epoch).argmax(axis=1)
+    return _cached(jsonify(classes=run.classes, labels=run.labels.tolist(), predictions=predictions.tolist()), run)
 
 
 def values(run_id: str) -> Response:

@@ -16,7 +16,7 @@ from dnnviz.components.controls import (
 )
 from dnnviz.components.details import bars, image_url, number, percent, thumbnail, unit_bars
 from dnnviz.components.page import alerts, context_bar, epoch_controls, no_runs, page, run_select, show_controls
-from dnnviz.components.shell import register, shell, strip_inputs
+from dnnviz.components.shell import register, shell
 from dnnviz.components.unit_card import unit_card
 from dnnviz.endpoints import context
 
@@ -46,7 +46,6 @@ __all__ = [
     "select",
     "shell",
     "show_controls",
-    "strip_inputs",
     "thumbnail",
     "unit_bars",
     "unit_card",

@@ -5,16 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import dash
-import numpy as np
 from dash import ALL, ClientsideFunction, Dash, Input, Output, State, dcc, html
 
 from dnnviz import jobs, urlstate
-from dnnviz.components.details import thumbnail
 from dnnviz.endpoints import context
-from dnnviz.store import Run
-from dnnviz.urlstate import Selection
-
-STRIP_LIMIT = 120
 
 
 def shell() -> html.Div:
@@ -23,7 +17,6 @@ def shell() -> html.Div:
     links = [dcc.Link(p["name"], href=p["relative_path"], id={"type": "nav", "path": p["path"]}, className="dv-nav-link") for p in pages]
     return html.Div(
         [
-            dcc.Location(id="nav", refresh="callback-nav"),
             dcc.Store(id="selection"),
             dcc.Store(id="theme-store"),
             html.Header(
@@ -119,8 +112,6 @@ def register(app: Dash) -> None:
         Input("show-class", "value"),
         Input("show-input", "value"),
     )
-    app.clientside_callback(ClientsideFunction("dnnviz_shell", "run"), Output("nav", "href"), Input("run-select", "value"))
-    app.callback(Output("strip", "children"), Input("selection", "data"))(_strip)
     app.callback(Output("epoch-metrics", "children"), Input("selection", "data"))(_metrics)
 
 
@@ -133,39 +124,3 @@ def _metrics(data: dict[str, str] | None) -> str:
     if len(parts) > 1:
         return "accuracy " + ", ".join(f"{name} {100 * value:.1f} %" for name, value in parts.items())
     return f"accuracy {100 * metrics['accuracy']:.1f} %" if metrics.get("accuracy") is not None else ""
-
-
-def _strip(data: dict[str, str] | None) -> list[Any]:
-    selection = urlstate.from_data(data, context().catalogue)
-    run = selection.run
-    if run is None:
-        return []
-    members, text = strip_inputs(run, selection)
-    wrong = run.logits(selection.epoch).argmax(axis=1) != run.labels
-    shown = members if len(members) <= STRIP_LIMIT else members[np.linspace(0, len(members) - 1, STRIP_LIMIT).astype(int)]
-    missed = int(wrong[members].sum())
-    chosen = selection.show_index if selection.show_kind == "input" else None
-    thumbs = [
-        thumbnail(selection, int(i), classes=" ".join([*(["wrong"] if wrong[i] else []), *(["chosen"] if i == chosen else [])]), size=64)
-        for i in shown
-    ]
-    count = f"{len(members)} of {text}" if len(shown) == len(members) else f"{len(shown)} of {len(members)} of {text}"
-    described = html.Div(
-        [
-            html.Div("Inputs", className="fw-semibold"),
-            html.Div(count, className="dv-small text-truncate", title=count),
-            html.Div(f"{missed} wrong, outlined" if missed else "all right", className="dv-small"),
-        ],
-        className="dv-strip-text",
-    )
-    return [described, html.Div(thumbs, className="dv-strip-list")]
-
-
-def strip_inputs(run: Run, selection: Selection) -> tuple[np.ndarray, str]:
-    """Inputs of the strip (the class that is shown, or of the input that is shown; else all) and what they are."""
-    index = selection.show_index
-    if index is None:
-        order = np.arange(run.kept)
-        return order, "the data set"
-    label = index if selection.show_kind == "class" else int(run.labels[index])
-    return np.flatnonzero(run.labels == label), f"“{run.classes[label]}”"
