@@ -6,10 +6,8 @@ The module itself can be called: `import dnnviz; dnnviz.capture(model, dataset, 
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import platform
-import shutil
 import sys
 import types
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,19 +19,16 @@ import torch
 from torch import nn
 
 import dnnviz
+from dnnviz import publish
 from dnnviz.errors import DNNVizError, RunError
 from dnnviz.graph import build_graph
 from dnnviz.inputs import Look, choose_look, sources
-from dnnviz.keep import Keeper, best_ranks
+from dnnviz.keep import Keeper
 from dnnviz.layers import Layers, find_layers
 from dnnviz.observe import Observed, Progress, channels_last, observe, run_network, undisturbed
 from dnnviz.store import MANIFEST, Run, RunWriter, layer_entries, now, open_run, writing
 
-TOP = 9
-TOP_IMAGES = 4096
-TOP_BYTES = 64 * 2**20
-_STAGING, _REPLACED = ".staging", ".replaced"
-_PARTS = ("inputs", "snapshots", "graph.json", MANIFEST)
+TOP = 9  # inputs in each unit's list of top inputs
 
 
 def capture(
@@ -176,8 +171,8 @@ class _Job:
         made = not self.path.exists()
         with writing(self.path) as writer:
             try:
-                with _disk_errors(self.path):
-                    _recover(self.path)
+                with publish.disk_errors(self.path):
+                    publish.recover(self.path)
                     old = self._old(writer, overwrite)
                     if old is not None and overwrite == "no" and epoch in old.epochs:
                         raise RunError(f"{self.path} holds a snapshot of epoch {epoch} already; give another epoch or folder, or overwrite it.")
@@ -185,9 +180,8 @@ class _Job:
             except BaseException:
                 if not (self.path / MANIFEST).exists():
                     writer.clear()
-                shutil.rmtree(self.path / _STAGING, ignore_errors=True)
-                if made and not (self.path / MANIFEST).exists():
-                    _remove_if_empty(self.path)
+                    if made:
+                        publish.remove_empty(self.path)
                 raise
 
     def _old(self, writer: RunWriter, overwrite: str) -> Run | None:
@@ -227,12 +221,16 @@ class _Job:
         manifest = self._manifest(model, found, observed, look, classes, first, spec, base)
         if self.progress is not None:
             self.progress(int(observed.class_counts.sum()), int(observed.class_counts.sum()), "writing")
+
+        def write(where: RunWriter) -> Run:
+            state = model.state_dict() if self.save_weights else None
+            return publish.snapshot(where, manifest, epoch, metrics, observed, self.sources, look, graph, state, base)
+
         if base is None and (self.path / MANIFEST).exists():
-            staged = RunWriter(_fresh(self.path / _STAGING))
-            self._publish(staged, model, epoch, metrics, observed, look, manifest, graph, None)
-            _swap(self.path)
+            with publish.replacement(self.path) as staged:
+                write(staged)
             return open_run(self.path)
-        return self._publish(writer, model, epoch, metrics, observed, look, manifest, graph, base)
+        return write(writer)
 
     def _first(self, old: Run | None) -> tuple[torch.Tensor, Look]:
         """The first batch (a few inputs of it), and how its tensors become images."""
@@ -314,82 +312,6 @@ class _Job:
             "top": {"k": TOP, "stored": 0},
         }
 
-    def _publish(
-        self,
-        writer: RunWriter,
-        model: nn.Module,
-        epoch: int,
-        metrics: Mapping[str, Any],
-        observed: Observed,
-        look: Look,
-        manifest: dict[str, Any],
-        graph: Mapping[str, Any],
-        old: Run | None,
-    ) -> Run:
-        keeper = observed.keeper
-        if old is None:
-            arrays = {"images": keeper.images, "labels": keeper.labels, "splits": keeper.splits, "positions": keeper.positions}
-            if not keeper.exact:
-                arrays["tensors"] = keeper.tensors(look)
-            writer.write_inputs(arrays, keeper.ids)
-            writer.write_graph(graph)
-        top_inputs, stored = self._top_images(writer, observed, look, old)
-        manifest["top"]["stored"] = stored
-
-        def save(path: Path) -> None:
-            state = {name: t.detach().cpu() if isinstance(t, torch.Tensor) else t for name, t in model.state_dict().items()}
-            with open(path, "wb") as file:
-                torch.save(state, file)
-                file.flush()
-                os.fsync(file.fileno())
-
-        own = {**metrics, **observed.metrics, **{name: value for name, value in metrics.items() if name not in observed.metrics}}
-        return writer.publish(manifest, epoch, {**observed.arrays, "top_inputs": top_inputs}, _plain(own), save if self.save_weights else None)
-
-    def _top_images(self, writer: RunWriter, observed: Observed, look: Look, old: Run | None) -> tuple[np.ndarray, int]:
-        """Store images of the inputs in the lists of top inputs that are not stored yet; returns top_inputs int32 [U, k] and their number."""
-        keeper = observed.keeper
-        positions = observed.arrays["top_positions"]
-        number = {int(p): i for i, p in enumerate(keeper.positions)}
-        folder = writer.path / "inputs"
-        names = ("top_images", "top_positions", "top_labels")
-        if old is not None and (folder / "top_labels.npy").is_file():
-            images, where, labels = (np.load(folder / f"{name}.npy", allow_pickle=False) for name in names)
-            images, where = images[: len(labels)], where[: len(labels)]
-        else:
-            images = np.zeros((0, *keeper.images.shape[1:]), dtype=np.uint8)
-            where, labels = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
-        number.update({int(p): len(keeper) + i for i, p in enumerate(where)})
-        ranks = best_ranks([torch.from_numpy(positions.T)])
-        missing = sorted((p for p in ranks if p not in number), key=lambda p: (ranks[p], p))
-        room = min(TOP_IMAGES, TOP_BYTES // max(int(np.prod(keeper.images.shape[1:])), 1)) - len(labels)
-        # Later snapshots of a run need room as well.
-        missing = missing[: max(room, 0) if room < 64 else (room + 1) // 2]
-        new = [(p, *found) for p in missing if (found := self._image(p, observed, look)) is not None]
-        if new or not len(labels):
-            images = np.concatenate([images, np.stack([image for _, image, _ in new])]) if new else images
-            where = np.concatenate([where, np.array([p for p, _, _ in new], dtype=np.int64)])
-            labels = np.concatenate([labels, np.array([label for _, _, label in new], dtype=np.int64)])
-            # Readers count the labels: they come last.
-            writer.write_inputs({"top_images": images})
-            writer.write_inputs({"top_positions": where})
-            writer.write_inputs({"top_labels": labels})
-            number.update({int(p): len(keeper) + i for i, p in enumerate(where)})
-        known, index = np.unique(positions, return_inverse=True)
-        table = np.array([number.get(int(p), -1) for p in known], dtype=np.int32)
-        return table[index.reshape(positions.shape)], len(labels)
-
-    def _image(self, position: int, observed: Observed, look: Look) -> tuple[np.ndarray, int] | None:
-        first = 0
-        for source, count in zip(self.sources, observed.class_counts.sum(1).tolist(), strict=True):
-            if position < first + count:
-                if not source.again:
-                    return observed.keeper.held.get(position)
-                tensor, label = source.pair(position - first)
-                return look.images(tensor[None])[0][0], label
-            first += count
-        return None
-
 
 @contextlib.contextmanager
 def _prepared(model: nn.Module, first: torch.Tensor, device: torch.device, only: Sequence[str] | None) -> Iterator[tuple[Layers, bool, int]]:
@@ -429,78 +351,6 @@ def _network(model: nn.Module | str, classes: Sequence[str] | None) -> tuple[nn.
     if not isinstance(model, nn.Module):
         raise DNNVizError(f"The model is a {type(model).__name__}; it must be a torch.nn.Module or a spec such as 'torchvision:resnet18'.")
     return model, None
-
-
-def _plain(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Metrics as JSON can hold them: numbers of numpy and torch become Python's, what is not finite becomes null."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, Mapping):
-            return {str(k): plain(v) for k, v in value.items()}
-        if isinstance(value, list | tuple):
-            return [plain(v) for v in value]
-        if isinstance(value, torch.Tensor | np.ndarray | np.generic):
-            return plain(value.tolist())
-        if isinstance(value, float) and not np.isfinite(value):
-            return None
-        return value if isinstance(value, bool | int | float | str) or value is None else str(value)
-
-    return {str(name): plain(value) for name, value in metrics.items()}
-
-
-# -- the folder ------------------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
-    """Say in a sentence that the disk is full or may not be written."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DNNVizError(f"The disk that holds {path} is full; nothing of this snapshot was published. Make room and capture again.") from error
-        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-            raise DNNVizError(f"{path} cannot be written ({error.strerror}); nothing of this snapshot was published.") from error
-        raise
-
-
-def _fresh(folder: Path) -> Path:
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    return folder
-
-
-def _swap(path: Path) -> None:
-    """Put the staged run in the place of the one that is there; the manifest goes last, so a reader sees one or the other."""
-    replaced = _fresh(path / _REPLACED)
-    for name in reversed(_PARTS):
-        if (path / name).exists():
-            (path / name).rename(replaced / name)
-    shutil.rmtree(path / "cache", ignore_errors=True)
-    for name in _PARTS:
-        (path / _STAGING / name).rename(path / name)
-    shutil.rmtree(replaced)
-    shutil.rmtree(path / _STAGING)
-
-
-def _recover(path: Path) -> None:
-    """Undo a replacement that was killed half way; forget one that was killed before or after."""
-    replaced = path / _REPLACED
-    if replaced.is_dir() and (replaced / MANIFEST).exists() and not (path / MANIFEST).exists():
-        for name in _PARTS:
-            if (replaced / name).exists():
-                if (path / name).is_dir():
-                    shutil.rmtree(path / name)
-                (replaced / name).replace(path / name)
-    shutil.rmtree(replaced, ignore_errors=True)
-    shutil.rmtree(path / _STAGING, ignore_errors=True)
-
-
-def _remove_if_empty(path: Path) -> None:
-    with contextlib.suppress(OSError):
-        (path / ".lock").unlink(missing_ok=True)
-        (path / ".writer.json").unlink(missing_ok=True)
-        path.rmdir()
 
 
 class _Callable(types.ModuleType):

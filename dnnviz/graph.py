@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from dnnviz.layers import JOINS, Layers
+from dnnviz import operations
+from dnnviz.layers import Layers
 from dnnviz.tracing import Op, Value
-
-_CAT = {"cat", "concat", "concatenate", "stack"}
-_GATES = {"mul", "imul", "rmul"}
 
 
 def build_graph(found: Layers) -> dict[str, Any]:
@@ -99,11 +97,11 @@ def _owner(op: Op, by_call: dict[int, Any]) -> Any:
 
 
 def _kind(op: Op) -> str | None:
-    if op.name in _CAT:
+    if op.name in operations.CONCATENATIONS:
         return "cat"
-    if op.name in JOINS:
+    if op.name in operations.ADDITIONS:
         return "add"
-    if op.name in _GATES:
+    if op.name in operations.GATES:
         return "mul"
     return "pool" if "pool" in op.name else None
 

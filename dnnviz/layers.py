@@ -1,4 +1,4 @@
-"""The layers of any network, found by watching one forward pass; and taps that hand over their values at run time.
+"""The layers of any network, found by watching one forward pass.
 
 A layer is a module with weights of its own (convolution, linear, attention); its value is taken after the normalisation
 and the activation function that directly consume it. A block is the output of a composite module in which branches
@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import fnmatch
 import itertools
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_map
 
+from dnnviz import operations
 from dnnviz.errors import DNNVizError
 from dnnviz.store import Layer
+from dnnviz.taps import Tap, find_tap, units_first
 from dnnviz.tracing import Call, Op, Trace, Value, permutation, trace
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -27,120 +27,10 @@ LINEARS = (nn.Linear, nn.Bilinear)
 ATTENTIONS = (nn.MultiheadAttention,)
 NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm)
 
-NORM_OPS = {"batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm", "local_response_norm"}
-ACTIVATION_OPS = {
-    "relu",
-    "relu6",
-    "leaky_relu",
-    "prelu",
-    "rrelu",
-    "elu",
-    "selu",
-    "celu",
-    "gelu",
-    "silu",
-    "mish",
-    "hardswish",
-    "hardsigmoid",
-    "sigmoid",
-    "tanh",
-    "hardtanh",
-    "softplus",
-    "softsign",
-    "logsigmoid",
-    "threshold",
-    "hardshrink",
-    "softshrink",
-    "tanhshrink",
-    "clamp",
-    "clamp_min",
-    "erf",
-}
-# With an activation operation among them, these make an activation function written out by hand (x * sigmoid(x)).
-POINTWISE_OPS = ACTIVATION_OPS | {
-    "add",
-    "sub",
-    "mul",
-    "div",
-    "truediv",
-    "rmul",
-    "radd",
-    "rsub",
-    "rtruediv",
-    "iadd",
-    "imul",
-    "isub",
-    "itruediv",
-    "neg",
-    "exp",
-    "log",
-    "log1p",
-    "expm1",
-    "pow",
-    "rpow",
-    "sqrt",
-    "square",
-    "abs",
-    "max",
-    "min",
-    "maximum",
-    "minimum",
-    "clamp_max",
-    "where",
-    "to",
-    "type_as",
-    "float",
-}
-LAYOUT_OPS = {"permute", "transpose", "swapaxes", "swapdims", "contiguous", "dropout", "dropout1d", "dropout2d", "alpha_dropout", "clone", "identity"}
-WEIGHT_OPS = {"linear", "matmul", "rmatmul", "mm", "addmm", "bmm", "einsum", "bilinear", "multi_head_attention_forward"}
-ATTENTION_OPS = {"softmax", "scaled_dot_product_attention", "multi_head_attention_forward"}
-JOINS = {"add", "iadd", "radd", "cat", "concat", "concatenate", "stack"}
-MOVES = {"getitem", "chunk", "split", "narrow", "slice", "pad", "view", "reshape", "flatten", "unsqueeze", "squeeze", "select", "unbind", "roll"}
-
-
-@dataclass(frozen=True, eq=False)
-class Tap:
-    """Where a layer's value can be read at run time.
-
-    The value is the output (or, with `before`, an argument) number `key` of call `number` of `module`; the operations
-    of `rest` then still have to be applied, none in most networks.
-    batch, channel: its dimensions of inputs and units.
-    """
-
-    module: nn.Module
-    number: int
-    before: bool
-    key: int | str | None
-    rest: tuple[Op, ...]
-    start: Value
-    value: Value
-
-    @property
-    def batch(self) -> int:
-        return self.value.batch
-
-    @property
-    def channel(self) -> int:
-        return self.value.channel
-
-    def finish(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The layer's value, from the tensor that the hook sees; the tensor itself is not written to."""
-        if not self.rest:
-            return tensor
-        if any(op.in_place or op.keywords.get("inplace") for op in self.rest):
-            tensor = tensor.clone()
-        known = {id(self.start): tensor}
-        result = tensor
-        for op in self.rest:
-            arguments, keywords = tree_map(lambda a: known[id(a)] if isinstance(a, Value) else a, (op.arguments, op.keywords))
-            result = op.function(*arguments, **keywords)
-            known[id(op.outputs[0])] = result
-        return result
-
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """A layer with its tap, the module call it comes from, and the calls folded into its value (normalisation, activation)."""
+    """A layer, where its value can be read, and the module call it comes from."""
 
     layer: Layer
     tap: Tap
@@ -195,7 +85,7 @@ def find_layers(model: nn.Module, example: torch.Tensor, only: Sequence[str] | N
         if label not in wanted:
             missed[call.name] = "not among the layers asked for"
             continue
-        tap = _tap(value, seen, example.shape[0])
+        tap = find_tap(value, seen)
         if tap is None:
             missed[call.name] = "its value passes through no module where it could be read"
             continue
@@ -205,92 +95,6 @@ def find_layers(model: nn.Module, example: torch.Tensor, only: Sequence[str] | N
     if not result:
         raise DNNVizError(f"{type(model).__name__} has no convolution, linear or attention layer that runs in a forward pass.")
     return Layers(tuple(result), tuple(_uncovered(model, seen, result, folded, missed)), seen)
-
-
-# -- taps at run time ------------------------------------------------------------------------------------------------
-
-
-class Taps:
-    """Hooks that hand every layer's value to `receive(position of the layer, tensor)` during forward passes.
-
-    Use as a context manager: the hooks are gone afterwards, whatever happens. Call `reset` before every pass.
-    """
-
-    def __init__(self, found: Sequence[Found], receive: Callable[[int, torch.Tensor], None]) -> None:
-        self.found = found
-        self.receive = receive
-        self.counts: dict[tuple[int, bool], int] = {}
-        self.handles: list[Any] = []
-
-    def reset(self) -> None:
-        self.counts.clear()
-
-    def __enter__(self) -> Taps:
-        groups: dict[tuple[int, bool], list[int]] = {}
-        for position, item in enumerate(self.found):
-            groups.setdefault((id(item.tap.module), item.tap.before), []).append(position)
-        for (_, before), positions in groups.items():
-            module = self.found[positions[0]].tap.module
-            if before:
-                self.handles.append(module.register_forward_pre_hook(self._pre_hook(positions), with_kwargs=True))
-            else:
-                self.handles.append(module.register_forward_hook(self._hook(positions)))
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for handle in self.handles:
-            handle.remove()
-        self.handles.clear()
-
-    def _next(self, module: nn.Module, before: bool) -> int:
-        key = (id(module), before)
-        self.counts[key] = self.counts.get(key, 0) + 1
-        return self.counts[key]
-
-    def _hook(self, positions: list[int]) -> Callable[..., None]:
-        def hook(module: nn.Module, _: Any, output: Any) -> None:
-            number = self._next(module, False)
-            for position in positions:
-                tap = self.found[position].tap
-                if tap.number == number:
-                    self.receive(position, tap.finish(output if tap.key is None else output[tap.key]))
-
-        return hook
-
-    def _pre_hook(self, positions: list[int]) -> Callable[..., None]:
-        def hook(module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-            number = self._next(module, True)
-            for position in positions:
-                tap = self.found[position].tap
-                if tap.number == number:
-                    self.receive(position, tap.finish(keywords[tap.key] if isinstance(tap.key, str) else arguments[tap.key]))
-
-        return hook
-
-
-@contextmanager
-def layer_values(model: nn.Module, layers: Layers) -> Iterator[dict[str, torch.Tensor]]:
-    """Collect whole layer values of the passes run inside: name → clone of the value with units in dimension 1."""
-    kept: dict[str, torch.Tensor] = {}
-
-    def receive(position: int, tensor: torch.Tensor) -> None:
-        item = layers.found[position]
-        kept[item.layer.name] = units_first(tensor, item.tap, tensor.shape[item.tap.batch]).clone()
-
-    with Taps(layers.found, receive):
-        yield kept
-
-
-def units_first(tensor: torch.Tensor, tap: Tap, count: int) -> torch.Tensor:
-    """A view of a layer's value as [count, units, positions…]."""
-    if tensor.dim() == 2 and tap.batch == 0 and tap.channel == 1 and tensor.shape[0] == count:
-        return tensor
-    moved = tensor.movedim((tap.batch, tap.channel), (0, 1)) if (tap.batch, tap.channel) != (0, 1) else tensor
-    if moved.shape[0] != count:
-        # Windows or patches folded into the batch: they are positions of the same input.
-        windows = moved.shape[0] // count
-        moved = moved.reshape(count, windows, *moved.shape[1:]).transpose(1, 2)
-    return moved
 
 
 # -- what is a layer -------------------------------------------------------------------------------------------------
@@ -321,12 +125,12 @@ def _kind(call: Call, seen: Trace) -> str | None:
         return None
     # A module of the user's own that applies weights in its own code.
     own = [op for op in seen.ops if op.call is call]
-    using = [op for op in own if op.weights and (op.name in WEIGHT_OPS or op.name.startswith("conv"))]
+    using = [op for op in own if op.weights and (op.name in operations.WEIGHTED or operations.is_convolution(op.name))]
     if not using:
         return None
-    if any(op.name in ATTENTION_OPS for op in own):
+    if any(op.name in operations.ATTENTIONS for op in own):
         return "attention"
-    return "conv" if any(op.name.startswith("conv") for op in using) else "linear"
+    return "conv" if any(operations.is_convolution(op.name) for op in using) else "linear"
 
 
 def _after(value: Value, seen: Trace) -> tuple[Value, list[str]]:
@@ -374,7 +178,7 @@ def _layout_step(value: Value) -> Value | None:
     if len(value.consumers) != 1:
         return None
     op = value.consumers[0]
-    if op.name not in LAYOUT_OPS or len(op.outputs) != 1 or len(op.inputs) != 1:
+    if op.name not in operations.LAYOUTS or len(op.outputs) != 1 or len(op.inputs) != 1:
         return None
     if op.name in ("permute", "transpose", "swapaxes", "swapdims") and permutation(op, len(value.shape)) is None:
         return None
@@ -393,7 +197,7 @@ def _norm_step(value: Value, seen: Trace) -> Value | None:
             if len(call.outputs) == 1 and output is not None and output is not value and len(output.shape) == len(value.shape):
                 return output
     op = value.consumers[0]
-    return op.outputs[0] if len(value.consumers) == 1 and op.name in NORM_OPS and op.outputs else None
+    return op.outputs[0] if len(value.consumers) == 1 and op.name in operations.NORMS and op.outputs else None
 
 
 def _activation_step(value: Value) -> Value | None:
@@ -405,16 +209,16 @@ def _activation_step(value: Value) -> Value | None:
     active = False
     open_values = [value]
     for op in sorted({op.order: op for op in value.consumers}.values(), key=lambda o: o.order):
-        if op.name not in POINTWISE_OPS:
+        if op.name not in operations.POINTWISE:
             return None
     queue = list(value.consumers)
     for _ in range(8):
         queue.sort(key=lambda o: o.order)
         op = next((o for o in queue if o.order not in closed and all(id(v) in made for v in o.inputs)), None)
-        if op is None or op.name not in POINTWISE_OPS or len(op.outputs) != 1 or op.outputs[0].shape != value.shape:
+        if op is None or op.name not in operations.POINTWISE or len(op.outputs) != 1 or op.outputs[0].shape != value.shape:
             return None
         closed.add(op.order)
-        active = active or (op.name in ACTIVATION_OPS and (op.name != "clamp" or _is_rectifier(op)))
+        active = active or (op.name in operations.ACTIVATIONS and (op.name != "clamp" or _is_rectifier(op)))
         output = op.outputs[0]
         made.add(id(output))
         open_values.append(output)
@@ -432,7 +236,7 @@ def _is_rectifier(op: Op) -> bool:
 def _layer_shape(value: Value, count: int) -> tuple[int, ...]:
     """Shape as the manifest holds it: (C, H, W), (F,) or (tokens, D)."""
     probe = torch.empty(value.shape, device="meta")
-    moved = units_first(probe, _Dims(value.batch, value.channel), count)  # type: ignore[arg-type]
+    moved = units_first(probe, value, count)
     units, places = moved.shape[1], tuple(moved.shape[2:])
     if not places:
         return (units,)
@@ -442,63 +246,6 @@ def _layer_shape(value: Value, count: int) -> tuple[int, ...]:
     for size in places[:-1]:
         height *= size
     return (units, height, places[-1])
-
-
-@dataclass(frozen=True)
-class _Dims:
-    batch: int
-    channel: int
-
-
-def _tap(value: Value, seen: Trace, count: int) -> Tap | None:
-    """The cheapest place where a value can be read: a module's output, a module's argument, or either with a few operations repeated."""
-    rest: list[Op] = []
-    here = value
-    for _ in range(8):
-        place = _place(here, seen)
-        if place is not None:
-            call, before, key = place
-            return Tap(call.module, call.number, before, key, tuple(sorted(rest, key=lambda o: o.order)), here, value)
-        if here.maker is None:
-            return None
-        back = _back(here)
-        if back is None:
-            return None
-        ops, here = back
-        rest.extend(ops)
-    return None
-
-
-def _back(value: Value) -> tuple[list[Op], Value] | None:
-    """The operations that made a value from one single earlier value, and that one."""
-    ops: list[Op] = []
-    pending = [value]
-    while pending:
-        if len(ops) > 16:
-            return None
-        # The value made last cannot be an ancestor of the others.
-        pending.sort(key=lambda v: v.maker.order if v.maker else -1)
-        last = pending.pop()
-        if ops and not pending:
-            return ops, last
-        op = last.maker
-        if op is None or op.name == "opaque" or len(op.outputs) != 1 or op.name not in POINTWISE_OPS | NORM_OPS | LAYOUT_OPS:
-            return None
-        ops.append(op)
-        pending.extend(v for v in op.inputs if v not in pending)
-    return None
-
-
-def _place(value: Value, seen: Trace) -> tuple[Call, bool, int | str | None] | None:
-    ending = [(c, k) for c in seen.calls for k, v in c.outputs.items() if v is value and c.ended >= 0]
-    if ending:
-        call, key = min(ending, key=lambda item: item[0].ended)
-        return call, False, key
-    for call in seen.calls:
-        for key, item in call.inputs.items():
-            if item is value and not (isinstance(key, str) and "[" in key):
-                return call, True, key
-    return None
 
 
 # -- blocks ----------------------------------------------------------------------------------------------------------
@@ -519,7 +266,7 @@ def _blocks(seen: Trace, layers: Sequence[Call]) -> list[Call]:
             parent = parent.parent
     for op in seen.ops:
         call = op.call
-        if op.name in JOINS and call.parent is not None and id(call) in holders and len(_sources(op)) > 1:
+        if op.name in operations.ADDITIONS | operations.CONCATENATIONS and call.parent is not None and id(call) in holders and len(_sources(op)) > 1:
             direct.add(id(call))
     classes = {type(call.module) for call in seen.calls if id(call) in direct}
     candidates = [
@@ -535,7 +282,7 @@ def _sources(op: Op) -> set[int]:
     found: set[int] = set()
     for value in op.inputs:
         here = value
-        while here.maker is not None and here.maker.name in MOVES | LAYOUT_OPS and len(here.maker.inputs) == 1 and here.maker.call is op.call:
+        while here.maker is not None and here.maker.name in operations.MOVES and len(here.maker.inputs) == 1 and here.maker.call is op.call:
             parent = here.maker.inputs[0]
             if here.maker.name in ("chunk", "split", "unbind") and len(here.maker.outputs) > 1:
                 break

@@ -15,8 +15,9 @@ from torch import nn
 from dnnviz.errors import DNNVizError
 from dnnviz.inputs import Batch, Look, Source
 from dnnviz.keep import Keeper
-from dnnviz.layers import Layers, Taps
+from dnnviz.layers import Layers
 from dnnviz.statistics import Moments, Reducer, compact
+from dnnviz.taps import Taps
 
 Progress = Callable[[int, int | None, str], object]
 
@@ -101,7 +102,7 @@ def observe(
     lengths = [source.length for source in sources]
     total = sum(n for n in lengths if n is not None) if None not in lengths else None
     position = 0
-    with Taps(layers.found, reducer.receive) as taps:
+    with Taps([item.tap for item in layers.found], reducer.receive) as taps:
         for split, source in enumerate(sources):
             first = position
             for batch in source.batches():

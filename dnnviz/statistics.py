@@ -12,7 +12,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from dnnviz.layers import Found, units_first
+from dnnviz.layers import Found
+from dnnviz.taps import units_first
 
 
 class Reducer:
@@ -37,7 +38,7 @@ class Reducer:
 
     def receive(self, index: int, value: torch.Tensor) -> None:
         item = self.found[index]
-        value = units_first(value, item.tap, self.count)
+        value = units_first(value, item.tap.value, self.count)
         mean, peak = reduce(value)
         columns = item.layer.columns
         self.mean[:, columns] = mean

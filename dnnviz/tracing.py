@@ -18,6 +18,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_map
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from dnnviz.operations import is_convolution
+
 
 @dataclass(eq=False)
 class Value:
@@ -230,7 +232,7 @@ def _dimensions(op: Op, shape: tuple[int, ...]) -> tuple[int, int]:
     order = permutation(op, count)
     if order is not None:
         return order.index(batch), order.index(channel)
-    if op.name.startswith("conv"):
+    if is_convolution(op.name):
         return batch, 1
     if op.name in ("linear", "layer_norm"):
         return batch, count - 1
