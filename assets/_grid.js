@@ -65,6 +65,9 @@
     return levels;
   };
 
+  // A layer's name as a label: long names without the stage, whose heading stands above.
+  const shortName = (layer) => (layer.name.length > 21 && layer.name.startsWith(layer.stage + ".") ? "…" + layer.name.slice(layer.stage.length) : layer.name);
+
   // -- the grid -----------------------------------------------------------------------------------------------------
   dv.Grid = class {
     // host: an element inside a scrolling .dv-centre.
@@ -145,7 +148,7 @@
       const panels = Math.max(1, this.panels.length);
       const shown = this.layers.filter((l) => this.visible(l) && !this.folded.has(l.stage));
       const units = shown.reduce((sum, l) => sum + l.units, 0) * panels;
-      this.pitch = this.cell || (units <= 2500 ? 19 : units <= 7000 ? 13 : units <= 30000 ? 9 : 6);
+      this.pitch = this.cell || (units <= 2500 ? 19 : units <= 15000 ? 13 : units <= 40000 ? 9 : 6);
       if (panels > 1) this.pitch = Math.min(this.pitch, 12);
       const left = PAD + this.options.labelWidth;
       const gap = panels > 1 ? 22 : 0;
@@ -217,9 +220,10 @@
         label.className = "dv-grid-label" + (this.low() ? " low " : " ") + this.options.strong(row.layer) + (this.picked && this.picked.layer === row.layer.name ? " chosen" : "");
         label.style.top = row.y - 1 + "px";
         label.style.width = this.options.labelWidth - 10 + "px";
+        label.dataset.layer = row.layer.name;
         label.title = row.layer.name + ", " + this.options.meta(row.layer);
         const name = document.createElement("b");
-        name.textContent = row.layer.name;
+        name.textContent = shortName(row.layer);
         const meta = document.createElement("i");
         meta.textContent = this.options.meta(row.layer);
         label.append(name, ...(this.low() ? [] : [meta]));
@@ -407,7 +411,7 @@
 
     pick(layer, unit, panel) {
       this.set({ picked: { layer, unit } });
-      for (const label of this.labels.querySelectorAll(".dv-grid-label")) label.classList.toggle("chosen", label.firstChild.textContent === layer);
+      for (const label of this.labels.querySelectorAll(".dv-grid-label")) label.classList.toggle("chosen", label.dataset.layer === layer);
       if (this.options.onPick) this.options.onPick(layer, unit, panel || 0);
     }
 
@@ -477,7 +481,7 @@
       if (this.side && this.panels.length > 1) text(this.sideLeft, 16, this.options.sideTitle || "", ink, 13, true);
       for (const row of this.rows) {
         const low = this.low();
-        text(PAD, row.y + 11, fit(row.layer.name, this.options.labelWidth - 8, low ? 12 : 13, true), ink, low ? 12 : 13, Boolean(this.options.strong(row.layer)));
+        text(PAD, row.y + 11, fit(shortName(row.layer), this.options.labelWidth - 8, low ? 12 : 13, true), ink, low ? 12 : 13, Boolean(this.options.strong(row.layer)));
         if (!low) text(PAD, row.y + 27, fit(this.options.meta(row.layer), this.options.labelWidth - 8, 12, false), muted, 12);
         const side = this.side && this.side[row.layer.name];
         if (side) {

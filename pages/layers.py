@@ -115,7 +115,7 @@ def layout(**query: Any) -> html.Div:
             className="dv-only-graph",
         ),
     ]
-    return components.page(selection, problems, centre, left, [], strip=True, defaults=DEFAULTS)
+    return components.page(selection, problems, centre, left, "layers-details", strip=True, defaults=DEFAULTS)
 
 
 SOURCE = "After M. Alberti et al., DeepDIVA, ICFHR 2018, whose DNNViz first drew networks this way; dead units: V. Nair and G. Hinton, ICML 2010."
@@ -142,7 +142,7 @@ clientside_callback(
 )
 
 
-@callback(Output("details", "children"), Input("selection", "data"), Input("theme-store", "data"))
+@callback(Output("layers-details", "children"), Input("selection", "data"), Input("theme-store", "data"))
 def show_details(data: dict[str, str], theme: str | None) -> list[Any]:
     """The card of what was clicked."""
     return components.unit_card(urlstate.from_data(data, context().catalogue, DEFAULTS), theme or "light")

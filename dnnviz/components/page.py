@@ -20,7 +20,7 @@ def page(
     problems: Sequence[str],
     centre: Children,
     left: Children | None = None,
-    right: Children | None = None,
+    right: str | None = None,
     *,
     bar: Children | None = None,
     strip: bool = False,
@@ -28,6 +28,7 @@ def page(
 ) -> html.Div:
     """A page: context bar above three columns; `left` or `right` None leaves that column out.
 
+    right: id of the right column, which a callback of the page fills.
     bar: children of the context bar (default: run, what is shown, epoch). defaults: values of the page's URL keys
     that are not written into the address.
     """
@@ -45,7 +46,7 @@ def page(
             alerts(problems),
             *([] if left is None else [html.Aside(left, className="dv-left", **{"aria-label": "Controls"})]),
             html.Section(centre, className="dv-centre", id="centre", **{"aria-label": "Picture"}),
-            *([] if right is None else [html.Aside(right, className="dv-right", id="details", **{"aria-label": "Details"})]),
+            *([] if right is None else [html.Aside(id=right, className="dv-right", **{"aria-label": "Details"})]),
         ],
         className=" ".join(names),
     )
@@ -113,8 +114,7 @@ def epoch_controls(selection: Selection) -> list[Any]:
                 html.Div(labelled("Epoch", slider), className="dv-hidden" if one else ""),
                 html.Span(str(selection.epoch), id="epoch-value", className="dv-epoch-value"),
             ],
-            className="dv-epoch" + (" flex-grow-0" if one else ""),
-            style={"minWidth": "0"} if one else {},
+            className="dv-epoch" + (" one" if one else ""),
         ),
         html.Span(id="epoch-metrics", className="dv-field"),
     ]

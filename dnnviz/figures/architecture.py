@@ -21,10 +21,13 @@ def elements(
     """Cytoscape elements with positions, and the ends of the colour scale as text.
 
     graph: nodes and edges of the run; health: float [len(layers)], the figure that colours them (a share, or any number); blocks: draw a block
-    as one node instead of the layers inside it. Data flows left to right, and goes on below where a line is full.
+    as one node instead of the layers inside it. In densely connected networks edges that a longer path implies are
+    left out. Data flows left to right, and goes on below where a line is full.
     """
     nodes, edges = _collapsed(graph) if blocks else (list(graph["nodes"]), _unique(graph["edges"]))
     ranks = _ranks([n["id"] for n in nodes], edges)
+    if len(edges) > 2 * len(nodes):
+        edges = _reduced(edges, ranks)
     positions = _positions(nodes, edges, ranks)
     by_name = {layer.name: (layer, float(value)) for layer, value in zip(layers, health, strict=True)}
     low, high = 0.0, max((value for _, value in by_name.values() if np.isfinite(value)), default=0.0)
@@ -85,6 +88,16 @@ def stylesheet(theme: str) -> list[dict[str, Any]]:
                 "opacity": 0.75,
             },
         },
+        {
+            "selector": ".skip",
+            "style": {
+                "curve-style": "unbundled-bezier",
+                "control-point-distances": [-58],
+                "control-point-weights": [0.5],
+                "source-endpoint": "0deg",
+                "target-endpoint": "0deg",
+            },
+        },
         {"selector": ".turn", "style": {"curve-style": "taxi", "taxi-direction": "downward", "taxi-turn": "40px"}},
     ]
 
@@ -106,6 +119,18 @@ def _collapsed(graph: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[tup
 
 def _unique(edges: Sequence[Mapping[str, str]]) -> list[tuple[str, str]]:
     return list(dict.fromkeys((e["source"], e["target"]) for e in edges))
+
+
+def _reduced(edges: Sequence[tuple[str, str]], ranks: Mapping[str, int]) -> list[tuple[str, str]]:
+    """Edges without those that a longer path implies: where everything is concatenated with everything, only these are legible."""
+    after: dict[str, set[str]] = defaultdict(set)
+    for a, b in edges:
+        after[a].add(b)
+    reached: dict[str, set[str]] = {}
+    for name in sorted(ranks, key=lambda n: -ranks[n]):
+        forward = [n for n in after[name] if ranks[n] > ranks[name]]
+        reached[name] = set(forward).union(*(reached[n] for n in forward))
+    return [(a, b) for a, b in edges if not any(b in reached[n] for n in after[a] if n != b and ranks[n] > ranks[a])]
 
 
 def _ranks(names: Sequence[str], edges: Sequence[tuple[str, str]]) -> dict[str, int]:
@@ -163,7 +188,11 @@ def _positions(nodes: Sequence[Mapping[str, Any]], edges: Sequence[tuple[str, st
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= 20 else "…" + name[-19:]
+    """The last parts of a path that fit a box."""
+    kept = name
+    while len(kept) > 21 and "." in kept:
+        kept = kept.partition(".")[2]
+    return kept if kept == name else "…" + kept
 
 
 def _mix(low: str, high: str, share: float) -> str:
