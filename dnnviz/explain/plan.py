@@ -13,6 +13,7 @@ from dnnviz.errors import DNNVizError, RunError
 from dnnviz.explain.registry import find
 from dnnviz.explain.uploads import is_upload
 from dnnviz.results import Results, key
+from dnnviz.specs import check_allowed
 from dnnviz.store import Run
 
 FORMAT = 1  # part of every key: raise it when a method's map or what a tile holds changes
@@ -98,13 +99,11 @@ def obstacle(run: Run, epoch: int, allow: Sequence[str]) -> str | None:
         )
     if not run.snapshot(epoch).get("weights"):
         return f"This run holds no weights for epoch {epoch}, and attributions need them. Capture it again with save_weights=True."
-    where = spec.partition(":")[0]
-    if where not in ("dnnviz", "torchvision") and not any(where == name or where.startswith(f"{name}.") for name in allow):
-        package = where.partition(".")[0]
-        return (
-            f"The network of this run is built by {spec}, code outside DNNViz and torchvision, which is not run unless its package "
-            f"is allowed. If you trust it, start the app with DNNVIZ_ALLOW={package}."
-        )
+    if spec.partition(":")[0] not in ("dnnviz", "torchvision"):
+        try:
+            check_allowed(spec, allow)
+        except DNNVizError as error:
+            return f"Attributions need the network of this run. {error}"
     return None
 
 

@@ -17,7 +17,7 @@ Shape = tuple[int, int, int]
 class Method:
     """Description of an attribution method.
 
-    summary: one line in the user's terms. citation: the paper it comes from.
+    summary: one line in the user's terms. citation: the paper it comes from, year: when it appeared.
     passes: (parameters, input shape (C, H, W)) → how many times the network is evaluated per input.
     needs_layer: it explains by the feature maps of one layer. signed: its map has positive and negative evidence.
     compute: (question, **parameters) → answer (see dnnviz.explain.question); it runs on a batch.
@@ -28,6 +28,7 @@ class Method:
     family: Family
     summary: str
     citation: str
+    year: int
     parameters: tuple[Parameter, ...]
     passes: Callable[[Mapping[str, Any], Shape], int]
     needs_layer: bool
@@ -49,6 +50,7 @@ def register(
     family: Family,
     summary: str,
     citation: str,
+    year: int,
     parameters: tuple[Parameter, ...] = (),
     passes: Callable[[Mapping[str, Any], Shape], int] = lambda parameters, shape: 1,
     needs_layer: bool = False,
@@ -57,7 +59,7 @@ def register(
     """Enter the decorated function into METHODS under `name`."""
 
     def enter(compute: Callable[..., Any]) -> Callable[..., Any]:
-        METHODS[name] = Method(name, title, family, summary, citation, parameters, passes, needs_layer, signed, compute)
+        METHODS[name] = Method(name, title, family, summary, f"{citation}, {year}", year, parameters, passes, needs_layer, signed, compute)
         return compute
 
     return enter

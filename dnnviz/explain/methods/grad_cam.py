@@ -17,7 +17,8 @@ _NOISE = 1e-6  # evidence below this share of the map's negative part is roundin
     title="Grad-CAM",
     family="activation",
     summary="Where the feature maps of a layer argue for the class; coarse, and specific to the class.",
-    citation="Selvaraju et al.: Grad-CAM. ICCV 2017",
+    citation="Selvaraju et al.: Grad-CAM. ICCV",
+    year=2017,
     needs_layer=True,
     signed=False,
 )

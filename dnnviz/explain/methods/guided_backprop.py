@@ -12,10 +12,11 @@ if TYPE_CHECKING:
 
 @register(
     "guided_backprop",
-    title="Guided backpropagation",
+    title="Guided backprop",
     family="gradient",
     summary="The gradient along paths on which every unit argues for the class; sharp, but depends little on the class.",
-    citation="Springenberg, Dosovitskiy, Brox, Riedmiller: Striving for simplicity. ICLR workshop 2015",
+    citation="Springenberg, Dosovitskiy, Brox, Riedmiller: Striving for simplicity. ICLR workshop",
+    year=2015,
 )
 def guided_backprop(question: Question) -> Answer:
     """Guided gradient [n, C, H, W]; heatmap: its sum over channels.

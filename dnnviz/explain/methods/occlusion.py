@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def _window(parameters: Mapping[str, Any], height: int, width: int) -> tuple[int, int]:
     """Window and stride in pixels; 0 stands for a seventh of the shorter side, and half the window."""
     window = min(parameters["window"] or max(2, round(min(height, width) / 7)), height, width)
-    return window, min(parameters["stride"] or max(1, window // 2), window)
+    return window, min(parameters["stride"] or ceil(window / 2), window)
 
 
 def _starts(length: int, window: int, stride: int) -> list[int]:
@@ -34,7 +34,8 @@ def _passes(parameters: Mapping[str, Any], shape: Shape) -> int:
     title="Occlusion",
     family="perturbation",
     summary="How far the score falls when a window of the picture is covered; blue where it rises.",
-    citation="Zeiler, Fergus: Visualizing and understanding convolutional networks. ECCV 2014",
+    citation="Zeiler, Fergus: Visualizing and understanding convolutional networks. ECCV",
+    year=2014,
     parameters=(
         Parameter("window", "Window", "integer", 0, "side of the cover in pixels; 0: a seventh of the picture", low=0, high=512),
         Parameter("stride", "Stride", "integer", 0, "pixels between two places of the cover; 0: half the window", low=0, high=512),

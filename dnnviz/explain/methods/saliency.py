@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     title="Saliency",
     family="gradient",
     summary="How strongly the score reacts to a small change of each pixel.",
-    citation="Simonyan, Vedaldi, Zisserman: Deep inside convolutional networks. ICLR workshop 2014",
+    citation="Simonyan, Vedaldi, Zisserman: Deep inside convolutional networks. ICLR workshop",
+    year=2014,
     parameters=(Parameter("absolute", "Absolute value", "flag", True, "the paper's map; off keeps the sign of the gradient"),),
     signed=False,
 )

@@ -1,0 +1,267 @@
+"""Attribution: which pixels a class score depends on; a gallery, one row an input, one column a method."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dash
+import dash_bootstrap_components as dbc
+from dash import ClientsideFunction, Input, Output, State, callback, clientside_callback, dcc, html
+
+from dnnviz import components, urlstate
+from dnnviz.endpoints import context
+from dnnviz.explain.gallery import Wish, gallery, map_layers, quick_methods
+from dnnviz.explain.registry import METHODS
+from dnnviz.parameters import Parameter
+from dnnviz.urlstate import Selection
+
+dash.register_page(__name__, path="/attribution", name="Attribution", title="Attribution · DNNViz", order=4)
+
+BY = {"class": "By class", "wrong": "Wrong", "unsure": "Least sure", "chosen": "Chosen"}
+TARGETS = {"predicted": "Predicted class", "true": "True class", "class": "A class…"}
+COLOURS = {"inferno": "Inferno", "viridis": "Viridis", "red": "Red", "grey": "Grey"}
+SIGNS = {"auto": "Signed", "absolute": "Absolute value", "positive": "Positive only"}
+CLIPS = {"100": "the largest value", "99.5": "99.5th percentile", "98": "98th percentile", "95": "95th percentile"}
+LAST = "last"  # the last feature map before pooling
+COUNTS = {str(n): f"{n} inputs" for n in (2, 4, 6, 8, 12, 24)}
+
+
+def _key(method: str, parameter: Parameter) -> str:
+    """Query key of a method's parameter."""
+    return f"{method}-{parameter.name}"
+
+
+DEFAULTS = {
+    "by": "",
+    "inputs": "",
+    "n": "4",
+    "methods": "",
+    "target": "predicted",
+    "of": "0",
+    "at": LAST,
+    "overlay": "85",
+    "colours": "inferno",
+    "sign": "auto",
+    "clip": "99.5",
+    **{_key(m.name, p): str(p.default).lower() if p.kind == "flag" else str(p.default) for m in METHODS.values() for p in m.parameters},
+}
+
+
+def layout(**query: Any) -> html.Div:
+    """The page for a query."""
+    selection, problems = urlstate.parse(query, context().catalogue, DEFAULTS)
+    run, extra = selection.run, dict(selection.extra)
+    if run is None:
+        return components.page(selection, problems, [])
+    quick = quick_methods(run)
+    chosen = [name for name in extra["methods"].split(",") if name]
+    problems += [f"There is no method “{name[:40]}”." for name in chosen if name not in METHODS]
+    methods = [name for name in chosen if name in METHODS] or quick
+    if not extra["by"]:
+        # Coming from another page with an input in hand: that input is what one wants explained.
+        extra["by"] = "chosen" if selection.show_kind == "input" else "class"
+        extra["inputs"] = extra["inputs"] or (str(selection.show_index) if selection.show_kind == "input" else "")
+    layers = map_layers(run)
+    if extra["at"] != LAST and extra["at"] not in layers:
+        problems.append(f"Layer “{extra['at'][:60]}” has no map over the image, or is not in this run; the last feature map is used.")
+        extra["at"] = LAST
+    for name, allowed in {"by": BY, "target": TARGETS, "colours": COLOURS, "sign": SIGNS, "clip": CLIPS, "n": COUNTS}.items():
+        if extra[name] not in allowed:
+            problems.append(f"“{extra[name][:40]}” is no value of {name}; it must be one of {', '.join(allowed)}.")
+            extra[name] = DEFAULTS[name] or "class"
+    if not extra["of"].isdecimal() or int(extra["of"]) >= len(run.classes):
+        problems.append(f"This run has classes 0 to {len(run.classes) - 1}; there is no class “{extra['of'][:40]}”.")
+        extra["of"] = "0"
+    if not extra["overlay"].isdecimal() or int(extra["overlay"]) > 100:
+        extra["overlay"] = DEFAULTS["overlay"]
+    defaults = {**DEFAULTS, "by": "class", "methods": ",".join(quick)}
+    return components.page(
+        selection, problems, _centre(), _left(selection, extra, methods, layers), bar=_bar(selection, extra), strip=True, defaults=defaults
+    )
+
+
+def _bar(selection: Selection, extra: dict[str, str]) -> list[Any]:
+    hint = "Explain an image of your own; it stays on this server"
+    return [
+        components.run_select(selection),
+        html.Div(
+            [
+                components.segmented(components.url_id("by"), BY, extra["by"], "Inputs"),
+                html.Button("Upload…", id="attribution-upload", className="dv-btn", type="button", title=hint),
+            ],
+            className="d-flex gap-2",
+        ),
+        *components.epoch_controls(selection),
+        components.hidden("inputs", extra["inputs"]),
+    ]
+
+
+def _inputs(selection: Selection, extra: dict[str, str]) -> html.Div:
+    run = selection.run
+    assert run is not None
+    classes = {"data": "One of each class", **{f"class:{i}": name for i, name in enumerate(run.classes)}}
+    number = dbc.Input(id="attribution-number", type="number", min=0, max=run.kept - 1, step=1, placeholder=f"0 to {run.kept - 1}")
+    return components.section(
+        "Inputs",
+        html.Div(components.select("show", classes, selection.show if selection.show in classes else "data", "Class"), className="dv-when-by-class"),
+        html.Div(components.select("n", COUNTS, extra["n"], "How many inputs"), className="dv-unless-chosen"),
+        html.Div(
+            [components.labelled("Number of an input", number), html.Button("Add", id="attribution-add", className="dv-btn small", type="button")],
+            className="dv-when-chosen",
+        ),
+        html.P("Click images in the strip below to add them or leave them out.", className="dv-small dv-when-chosen"),
+    )
+
+
+def _left(selection: Selection, extra: dict[str, str], methods: list[str], layers: list[str]) -> list[Any]:
+    run = selection.run
+    assert run is not None
+    shape = tuple(run.manifest["preprocessing"]["size"])
+    options = [{"label": _method_label(name, shape), "value": name} for name in METHODS]
+    classes = {str(i): name for i, name in enumerate(run.classes)}
+    depth = {**{name: name for name in layers}, LAST: "Last feature map"}
+    ranged = {"type": "range", "min": 0, "step": 1, "class_name": "form-range"}
+    overlay = dbc.Input(id=components.url_id("overlay"), max=100, value=int(extra["overlay"]), **ranged)
+    slider = dbc.Input(id="attribution-depth", max=len(layers), value=list(depth).index(extra["at"]), **ranged)
+    return [
+        _inputs(selection, extra),
+        components.section(
+            "Explain",
+            components.radios("target", TARGETS, extra["target"]),
+            html.Div(components.select("of", classes, extra["of"], "Class explained"), className="dv-when-target-class"),
+        ),
+        components.section(
+            "Methods",
+            dbc.Checklist(id=components.url_id("methods"), options=options, value=methods),
+            html.P("×: evaluations of the network an input", className="dv-small"),
+        ),
+        components.section(
+            "Grad-CAM at", components.select("at", depth, extra["at"], "Layer of Grad-CAM"), components.labelled("Depth of the layer", slider)
+        ),
+        components.section(
+            "Overlay",
+            components.labelled("Strength of the overlay", overlay),
+            components.select("colours", COLOURS, extra["colours"], "Colours"),
+            components.select("sign", SIGNS, extra["sign"], "Signs"),
+            html.Div("Strongest colour at", className="dv-small mt-2"),
+            components.select("clip", CLIPS, extra["clip"], "Strongest colour at"),
+        ),
+        html.Details(
+            [html.Summary("Settings of the methods"), *[_settings(name, extra) for name in METHODS if METHODS[name].parameters]],
+            className="dv-how",
+        ),
+        components.how_to_read(
+            "Bright pixels are those on which the score of the explained class depends most; every tile has its own scale. Where a method "
+            "is signed, red speaks for the class and blue against it. The dot under a tile says how far to believe it.",
+            "On what such maps show and what they do not: J. Adebayo et al., Sanity checks for saliency maps, NeurIPS 2018.",
+        ),
+    ]
+
+
+def _method_label(name: str, shape: tuple[int, ...]) -> html.Span:
+    method = METHODS[name]
+    passes = method.passes(method.resolve({}), shape)
+    cost = [html.Span(f" {passes}×", className="dv-small")] if passes > 1 else []
+    return html.Span([method.title, *cost], title=f"{method.summary} {method.citation}.")
+
+
+def _settings(name: str, extra: dict[str, str]) -> html.Div:
+    """Controls of a method's parameters, built from its description."""
+    controls = [_setting(name, parameter, extra[_key(name, parameter)]) for parameter in METHODS[name].parameters]
+    return html.Div([html.Div(METHODS[name].title, className="dv-note fw-semibold mt-2"), *controls])
+
+
+def _setting(method: str, parameter: Parameter, text: str) -> Any:
+    id = components.url_id(_key(method, parameter))
+    if parameter.kind == "flag":
+        return dbc.Switch(id=id, label=parameter.title, value=text == "true")
+    if parameter.kind == "choice":
+        control: Any = dbc.Select(id=id, options=list(parameter.choices), value=text if text in parameter.choices else parameter.default, size="sm")
+    else:
+        step = 1 if parameter.kind == "integer" else "any"
+        control = dbc.Input(id=id, type="number", min=parameter.low, max=parameter.high, step=step, value=text, debounce=True, size="sm")
+    return html.Label([html.Span(parameter.title, title=parameter.text), control], className="dv-setting", title=parameter.text)
+
+
+def _centre() -> list[Any]:
+    return [
+        dcc.Store(id="attribution-gallery"),
+        html.Div(
+            [
+                html.Div(
+                    [
+                        html.Span(id="attribution-title", className="fw-semibold"),
+                        html.Span(id="attribution-status", role="status"),
+                        html.Button("Run", id="attribution-run", className="dv-btn primary small", type="button", hidden=True),
+                    ],
+                    className="dv-attribution-state",
+                ),
+                html.Div(id="attribution-legend", className="dv-legend"),
+            ],
+            className="dv-centre-bar",
+        ),
+        html.Div(id="attribution-tiles"),
+        html.Dialog(id="attribution-dialog", className="dv-dialog dv-attribution-dialog", **{"aria-label": "Tile"}),
+        html.Div(id="attribution-drawn", hidden=True),
+    ]
+
+
+def _given(extra: Any, name: str) -> dict[str, Any]:
+    """Parameters of a method that differ from their defaults."""
+    given: dict[str, Any] = {}
+    for parameter in METHODS[name].parameters:
+        text = extra[_key(name, parameter)]
+        if text and text.lower() != DEFAULTS[_key(name, parameter)]:
+            given[parameter.name] = text.lower() == "true" if parameter.kind == "flag" else text
+    return given
+
+
+def _wish(selection: Selection) -> Wish:
+    extra = selection.extra
+    return Wish(
+        run_id=selection.run_id,
+        epoch=selection.epoch,
+        by=extra["by"],
+        show=selection.show,
+        sources=tuple(source for source in extra["inputs"].split(",") if source),
+        count=int(extra["n"]) if extra["n"] in COUNTS else 4,
+        methods={name: _given(extra, name) for name in METHODS if name in extra["methods"].split(",")},
+        target=f"class:{extra['of']}" if extra["target"] == "class" else extra["target"],
+        layer=None if extra["at"] == LAST else extra["at"],
+    )
+
+
+@callback(
+    Output("attribution-gallery", "data"),
+    Input("selection", "data"),
+    Input("job-progress", "data"),
+    Input("job-result", "data"),
+)
+def look_up(data: dict[str, str] | None, progress: dict[str, Any] | None, result: dict[str, Any] | None) -> Any:
+    """The gallery as it stands: what is in the cache, and what a job would have to compute."""
+    if not data or "overlay" not in data:
+        return dash.no_update  # still the selection of the page before
+    selection = urlstate.from_data(data, context().catalogue, DEFAULTS)
+    if selection.run is None:
+        return dash.no_update
+    return gallery(selection.run, _wish(selection), context().results, context().settings.allow)
+
+
+clientside_callback(
+    ClientsideFunction("dnnviz_attribution", "draw"),
+    Output("attribution-drawn", "children"),
+    Input("attribution-gallery", "data"),
+    Input("selection", "data"),
+    Input("job-progress", "data"),
+    Input("job-result", "data"),
+    Input("theme-store", "data"),
+)
+clientside_callback(
+    ClientsideFunction("dnnviz_attribution", "depth"),
+    Output({"type": "url", "key": "at"}, "value"),
+    Output("attribution-depth", "value"),
+    Input({"type": "url", "key": "at"}, "value"),
+    Input("attribution-depth", "value"),
+    State({"type": "url", "key": "at"}, "options"),
+    prevent_initial_call=True,
+)
