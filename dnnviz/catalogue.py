@@ -32,9 +32,10 @@ class Catalogue:
         """Ids and folders of all runs, in the order of the folders and of the names."""
         found: dict[str, Path] = {}
         for folder in self.folders:
-            if not folder.is_dir():
-                continue
-            candidates = [folder] if (folder / MANIFEST).is_file() else sorted(p for p in folder.iterdir() if (p / MANIFEST).is_file())
+            try:
+                candidates = [folder] if (folder / MANIFEST).is_file() else sorted(p for p in folder.iterdir() if (p / MANIFEST).is_file())
+            except OSError:
+                continue  # not there (yet), or not ours to read
             for path in candidates:
                 name = path.resolve().name
                 key, number = name, 2

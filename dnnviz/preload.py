@@ -3,6 +3,7 @@
 Importing is all that happens here: a process that has computed with several threads must not be forked.
 """
 
+import atexit
 import importlib
 import logging
 import os
@@ -18,3 +19,6 @@ for _name in MODULES:
     except Exception as error:
         # The job that needs the module reports it to the person who asked; the others must still start.
         logging.getLogger("dnnviz").warning("%s could not be loaded ahead of time: %s", _name, error)
+
+# When the app is gone this process has nothing to save; taking torch apart in order would keep it for another second.
+atexit.register(os._exit, 0)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import tempfile
+import time
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -61,12 +63,15 @@ class Results:
         path = self.path(key)
         try:
             with np.load(path, allow_pickle=False) as archive:
-                return {name: archive[name] for name in archive.files}
+                arrays = {name: archive[name] for name in archive.files}
         except FileNotFoundError:
             return None
         except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile):
             path.unlink(missing_ok=True)
             return None
+        with contextlib.suppress(OSError):
+            os.utime(path)  # for `prune`; many disks keep no time of reading
+        return arrays
 
     def put(self, key: str, arrays: Mapping[str, np.ndarray]) -> str:
         """Store arrays under `key` and return the key; a reader sees all of them or none."""
@@ -89,14 +94,21 @@ class Results:
         return FileLock(path.with_suffix(".lock"))
 
     def prune(self, max_bytes: int) -> int:
-        """Remove the results used longest ago until at most `max_bytes` are left; returns the bytes removed."""
+        """Remove the results used longest ago until at most `max_bytes` are left; returns the bytes removed.
+
+        Files that killed writers left half written go after a day.
+        """
+        for path in self.folder.glob("*/*.part"):
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - path.stat().st_mtime > 86400:
+                    path.unlink()
         files = []
         for path in self.folder.glob("*/*.npz"):
             try:
                 status = path.stat()
             except FileNotFoundError:
                 continue
-            files.append((status.st_atime, status.st_size, path))
+            files.append((status.st_mtime, status.st_size, path))
         total, removed = sum(size for _, size, _ in files), 0
         for _, size, path in sorted(files):
             if total - removed <= max_bytes:
