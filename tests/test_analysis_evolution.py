@@ -116,6 +116,12 @@ def test_follow_finds_units_that_die_and_come_back(tmp_path):
     found = ev.follow(reopened(run))
     assert found.events[1, [0, 7]].tolist() == [ev.DIED, ev.DIED]
     assert found.events[2, [0, 7, 9]].tolist() == [ev.REVIVED, 0, ev.DIED]
+    listed = ev.events_at(run, found, 2)
+    assert listed[0][:3] == (ev.DIED, "layer1.0.conv1", 3) and listed[0].after == ev.NONE
+    assert listed[1][:3] == (ev.REVIVED, "conv1", 0) and listed[1].before == ev.NONE
+    assert len(listed) == np.count_nonzero(found.events[2])
+    assert all(event.before != event.after for event in listed)
+    assert ev.events_at(run, found, 0) == []
 
 
 def _silence(run, epoch, units):
@@ -143,6 +149,16 @@ def test_evolution_is_computed_once(tmp_path, monkeypatch):
     other = write_run(tmp_path / "other", seed=1)
     with pytest.raises(TypeError):
         ev.evolution(other, cache)
+
+
+def test_metric_courses(tmp_path):
+    run = write_run(tmp_path / "small", epochs=(0, 1, 5))
+    courses = ev.metric_courses(run, "accuracy")
+    assert list(courses) == ["train", "test"] and len(courses["test"]) == 3
+    assert ev.metric_courses(run, "learning_rate") == {}
+    for entry in run.manifest["snapshots"]:
+        del entry["metrics"]["splits"]
+    assert ev.metric_courses(run, "loss") == {"all inputs": [1.0, 1.0, 1.0]}
 
 
 def test_a_run_with_one_snapshot(tmp_path):

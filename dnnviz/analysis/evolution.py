@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 import numpy as np
 
@@ -47,6 +48,16 @@ class Evolution:
     remaining: np.ndarray
 
 
+class Event(NamedTuple):
+    """What happened to a unit (DIED, REVIVED, SWITCHED), and the class it preferred before and after (NONE where it was dead)."""
+
+    kind: int
+    layer: str
+    unit: int
+    before: int
+    after: int
+
+
 def evolution(run: Run, cache: Results) -> Evolution:
     """The evolution of a run, computed once and kept in the results cache under the content of its snapshots."""
     counts = run.class_counts.tolist()
@@ -87,6 +98,28 @@ def follow(run: Run) -> Evolution:
         remaining[i] = profile_distance(class_mean, last, run.layers)
         before = class_mean
     return Evolution(events, preferred, dead, mean, change, remaining)
+
+
+def events_at(run: Run, found: Evolution, epoch: int) -> list[Event]:
+    """What happened since the snapshot before `epoch`: units that died, came alive, changed class; each in the order of the layers."""
+    i = run.epochs.index(epoch)
+    before = found.preferred[max(i - 1, 0)]
+    names = [(layer.name, unit) for layer in run.layers for unit in range(layer.units)]
+    columns = np.concatenate([np.flatnonzero(found.events[i] == kind) for kind in (DIED, REVIVED, SWITCHED)])
+    return [Event(int(found.events[i, c]), *names[c], int(before[c]), int(found.preferred[i, c])) for c in columns]
+
+
+def metric_courses(run: Run, name: str) -> dict[str, list[float]]:
+    """A metric (`accuracy`, `loss`) of every split at every epoch, NaN where it was not recorded; splits without any are left out."""
+    metrics = [run.metrics(epoch) for epoch in run.epochs]
+    courses = {split: [_number(entry.get("splits", {}).get(split, {}).get(name)) for entry in metrics] for split in run.splits}
+    if not any(np.isfinite(course).any() for course in courses.values()):
+        courses = {"all inputs": [_number(entry.get(name)) for entry in metrics]}
+    return {split: course for split, course in courses.items() if np.isfinite(course).any()}
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, int | float) else float("nan")
 
 
 def preferred_class(mean: np.ndarray, std: np.ndarray, sizes: np.ndarray, settled: np.ndarray) -> np.ndarray:
