@@ -487,7 +487,7 @@ def writing(path: str | os.PathLike[str]) -> Iterator[RunWriter]:
         lock.release()
 
 
-_OWN = {"inputs", "snapshots", "cache", "graph.json"}
+_OWN = {"inputs", "snapshots", "cache", "training", "graph.json", "capture.json"}
 
 
 def now() -> str:
