@@ -14,7 +14,8 @@ from PIL import Image
 from dnnviz.analysis import dead_share, stages
 from dnnviz.analysis.evolution import evolution
 from dnnviz.catalogue import Catalogue
-from dnnviz.errors import RunError
+from dnnviz.errors import DNNVizError, RunError
+from dnnviz.explain.uploads import MOST_BYTES, store_upload
 from dnnviz.results import Results
 from dnnviz.settings import Settings
 from dnnviz.store import Run
@@ -55,6 +56,7 @@ def _blueprint() -> Blueprint:
     blueprint.add_url_rule("/<run_id>/image/<int:index>.png", view_func=image)
     blueprint.add_url_rule("/<run_id>/thumb/<int:index>.png", view_func=thumb)
     blueprint.add_url_rule("/<run_id>/sprite.png", view_func=sprite)
+    blueprint.add_url_rule("/<run_id>/upload", view_func=upload, methods=["POST"])
     blueprint.add_url_rule("/result/<key>/<name>", view_func=result)
     blueprint.add_url_rule("/result/<key>/<name>.png", view_func=result_picture)
     blueprint.register_error_handler(RunError, lambda error: (jsonify(error=str(error)), 404))
@@ -127,6 +129,17 @@ def sprite(run_id: str) -> Response:
     run = context().catalogue.open(run_id)
     size = min(max(request.args.get("size", 32, type=int), 8), 64)
     return _cached(Response(_sprite(run, _stamp(run), size), mimetype="image/png"), run)
+
+
+def upload(run_id: str) -> Response:
+    """Keep an image of the user's own, fitted to the run's inputs: {"key": …}, or {"error": a sentence}."""
+    run = context().catalogue.open(run_id)
+    # Read no more than needed to know that it is too much.
+    content = request.stream.read(MOST_BYTES + 1)
+    try:
+        return jsonify(key=store_upload(context().results, run, request.args.get("name", "The file"), content))
+    except DNNVizError as error:
+        return jsonify(error=str(error))
 
 
 def result(key: str, name: str) -> Response:

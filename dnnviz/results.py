@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
+from dnnviz.store import HEADERS
+
 FORMAT = 1  # part of every key: raise it when what is stored changes its meaning
 _KEY_LENGTH = 40
 
@@ -62,7 +64,7 @@ class Results:
         """The arrays stored under `key`, or None where there are none (or where the file is damaged: it is removed)."""
         path = self.path(key)
         try:
-            with np.load(path, allow_pickle=False) as archive:
+            with HEADERS, np.load(path, allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in archive.files}
         except FileNotFoundError:
             return None

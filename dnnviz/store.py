@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import socket
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -27,6 +28,9 @@ SCHEMA = 1
 MANIFEST = "run.json"
 KINDS = ("conv", "linear", "attention", "block")
 STATS = ("mean", "max")
+# Held while numpy reads the header of an array: it parses it as Python, which two threads must not do at once in
+# CPython 3.11 (gh-106905: "AST constructor recursion depth mismatch").
+HEADERS = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -344,7 +348,8 @@ class Run:
         if array is None:
             path = self.path / name
             try:
-                array = np.load(path, mmap_mode="r", allow_pickle=False)
+                with HEADERS:
+                    array = np.load(path, mmap_mode="r", allow_pickle=False)
             except FileNotFoundError:
                 raise RunError(f"{path} is missing; the run is damaged.") from None
             except (OSError, ValueError, EOFError) as error:
@@ -400,8 +405,11 @@ def _half_table() -> np.ndarray:
 
 
 def _as_float32(array: np.ndarray) -> np.ndarray:
-    # numpy converts float16 an element at a time; a table of all 65,536 values is several times faster.
-    return _half_table()[array.view(np.uint16)] if array.dtype == np.float16 else np.array(array, dtype=np.float32)
+    if array.dtype != np.float16:
+        return np.array(array, dtype=np.float32)
+    # numpy before 2 converts float16 an element at a time; a table of all 65,536 values is faster. Rows of a memory map
+    # are gathered first, and no index can be out of bounds ("clip" spares the check): together twice as fast again.
+    return np.take(_half_table(), np.ascontiguousarray(array).view(np.uint16), mode="clip")
 
 
 def _average(rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
