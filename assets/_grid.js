@@ -277,12 +277,29 @@
       });
     }
 
-    // Draw what is in the window now.
+    // Colours as the style sheet has them now: as text for SVG, as 32-bit pixels for the canvas.
+    palette() {
+      if (this.tables) return this.tables;
+      const word = (colour) => {
+        const [r, g, b] = colour[0] === "#" ? parse(colour) : colour.match(/\d+/g).map(Number);
+        return ((255 << 24) | (b << 16) | (g << 8) | r) >>> 0; // every browser's machine is little-endian
+      };
+      const tables = { sequential: dv.colours("sequential"), diverging: dv.colours("diverging"), soft: dv.colour("soft"), ink: dv.colour("ink"), muted: dv.colour("muted") };
+      tables.marks = { 1: tables.ink, 2: dv.colour("ok"), 3: dv.colour("warn") };
+      tables.words = { soft: word(tables.soft), marks: Object.fromEntries(Object.entries(tables.marks).map(([kind, colour]) => [kind, word(colour)])) };
+      for (const map of ["sequential", "diverging"]) tables.words[map] = Uint32Array.from(tables[map], word);
+      for (const map of ["sequential", "diverging"]) tables.words[map][EMPTY] = tables.words.soft;
+      return (this.tables = tables);
+    }
+
+    // Draw what is in the window now. Cells are written as pixels: as rectangles, thousands of them cost ten times as
+    // much, and playback draws them thirty times a second.
     paint() {
       const ratio = window.devicePixelRatio || 1;
       const canvas = this.canvas;
       const wide = Math.round(this.width * ratio);
       const tall = Math.round(this.view * ratio);
+      if (wide < 1 || tall < 1) return;
       if (canvas.width !== wide || canvas.height !== tall) {
         canvas.width = wide;
         canvas.height = tall;
@@ -291,33 +308,21 @@
       }
       const top = canvas.getBoundingClientRect().top - this.host.getBoundingClientRect().top;
       const context = canvas.getContext("2d");
-      context.setTransform(ratio, 0, 0, ratio, 0, -top * ratio);
-      context.clearRect(0, top, this.width, this.view);
-      this.tables = this.tables || { sequential: dv.colours("sequential"), diverging: dv.colours("diverging") };
-      const size = this.pitch - (this.pitch > 7 ? 1 : this.pitch > 4 ? 0.5 : 0);
-      const nothing = dv.colour("soft");
+      if (!this.image || this.image.width !== wide || this.image.height !== tall) this.image = context.createImageData(wide, tall);
+      const pixels = new Uint32Array(this.image.data.buffer);
+      pixels.fill(0);
+      const tables = this.palette();
+      const size = this.cellSize();
       let drawn = 0;
       for (const row of this.rows) {
         if (row.y + row.height < top || row.y > top + this.view) continue;
-        this.panels.forEach((panel, p) => {
-          const table = this.tables[panel.map || "sequential"];
-          const left = this.panelLeft[p];
-          const offset = row.layer.offset;
-          let last = -1;
-          for (let i = 0; i < row.layer.units; i++) {
-            const level = panel.levels[this.order ? this.order[offset + i] : offset + i];
-            if (level !== last) {
-              context.fillStyle = level === EMPTY ? nothing : table[level];
-              last = level;
-            }
-            context.fillRect(left + (i % this.columns) * this.pitch, row.top + Math.floor(i / this.columns) * this.pitch, size, size);
-          }
-          drawn += row.layer.units;
-          if (panel.marks) this.paintMarks(context, row, panel, left, size);
-        });
+        this.panels.forEach((panel, p) => this.paintRow(pixels, wide, tall, ratio, top, row, panel, this.panelLeft[p], size));
+        drawn += row.layer.units * this.panels.length;
       }
+      context.putImageData(this.image, 0, 0);
       this.drawn = drawn; // cells in this frame
       this.paintedAt = performance.now();
+      context.setTransform(ratio, 0, 0, ratio, 0, -top * ratio);
       const outline = (cell, colour, width) => {
         const box = cell && this.box(cell.layer, cell.unit);
         if (!box) return;
@@ -325,24 +330,47 @@
         context.lineWidth = width;
         this.panels.forEach((_, p) => context.strokeRect(this.panelLeft[p] + box.x - 1, box.y - 1, size + 2, size + 2));
       };
-      outline(this.hovered, dv.colour("muted"), 1);
-      outline(this.picked && this.picked.unit !== null ? this.picked : null, dv.colour("ink"), 2);
+      outline(this.hovered, tables.muted, 1);
+      outline(this.picked && this.picked.unit !== null ? this.picked : null, tables.ink, 2);
     }
 
-    paintMarks(context, row, panel, left, size) {
-      const colours = { 1: dv.colour("ink"), 2: dv.colour("ok"), 3: dv.colour("warn") };
-      for (let i = 0; i < row.layer.units; i++) {
-        const mark = panel.marks[this.order ? this.order[row.layer.offset + i] : row.layer.offset + i];
-        if (!mark) continue;
-        const x = left + (i % this.columns) * this.pitch;
-        const y = row.top + Math.floor(i / this.columns) * this.pitch;
-        const side = Math.max(3, size * 0.5);
-        context.fillStyle = colours[mark];
-        context.beginPath();
-        context.moveTo(x + size, y);
-        context.lineTo(x + size - side, y);
-        context.lineTo(x + size, y + side);
-        context.fill();
+    cellSize() {
+      return this.pitch - (this.pitch > 7 ? 1 : this.pitch > 4 ? 0.5 : 0);
+    }
+
+    // The cells of a layer, line by line: the first row of pixels of a line is written, the others are copies of it.
+    paintRow(pixels, wide, tall, ratio, top, row, panel, left, size) {
+      const { words } = this.palette();
+      const table = words[panel.map || "sequential"];
+      const { offset, units } = row.layer;
+      const { columns, pitch, order } = this;
+      for (let line = 0; line < row.lines; line++) {
+        const upper = Math.round((row.top + line * pitch - top) * ratio);
+        const lower = Math.min(tall, Math.max(upper + 1, Math.round((row.top + line * pitch + size - top) * ratio)));
+        const first = Math.max(0, upper);
+        if (first >= lower) continue;
+        const count = Math.min(columns, units - line * columns);
+        const base = first * wide;
+        for (let column = 0; column < count; column++) {
+          const at = offset + line * columns + column;
+          const colour = table[panel.levels[order ? order[at] : at]];
+          const x0 = Math.round((left + column * pitch) * ratio);
+          const x1 = Math.min(wide, Math.max(x0 + 1, Math.round((left + column * pitch + size) * ratio)));
+          for (let x = x0; x < x1; x++) pixels[base + x] = colour;
+        }
+        const from = base + Math.round(left * ratio);
+        const to = Math.min(base + wide, base + Math.ceil((left + count * pitch) * ratio));
+        for (let y = first + 1; y < lower; y++) pixels.copyWithin(y * wide + from - base, from, to);
+        if (!panel.marks) continue;
+        // A mark fills the upper right corner of its cell.
+        const side = Math.round(Math.max(3, size * 0.5) * ratio);
+        for (let column = 0; column < count; column++) {
+          const at = offset + line * columns + column;
+          const mark = panel.marks[order ? order[at] : at];
+          if (!mark) continue;
+          const right = Math.min(wide, Math.round((left + column * pitch + size) * ratio));
+          for (let y = Math.max(0, upper); y < Math.min(tall, upper + side); y++) pixels.fill(words.marks[mark], y * wide + right - side + (y - upper), y * wide + right);
+        }
       }
     }
 
@@ -457,11 +485,10 @@
 
     // The whole grid (not only what is in the window) as SVG.
     svg() {
-      this.tables = this.tables || { sequential: dv.colours("sequential"), diverging: dv.colours("diverging") };
-      const size = this.pitch - (this.pitch > 7 ? 1 : 0.5);
+      const tables = this.palette();
+      const size = this.cellSize();
       const out = [];
-      const ink = dv.colour("ink");
-      const muted = dv.colour("muted");
+      const { ink, muted } = tables;
       const text = (x, y, content, colour, fontSize, bold) =>
         out.push(`<text x="${x}" y="${y}" font-size="${fontSize}" fill="${colour}"${bold ? ' font-weight="600"' : ""}>${dv.escape(content)}</text>`);
       const pen = this.canvas.getContext("2d");
@@ -490,22 +517,25 @@
           text(low ? this.sideLeft + long + 6 : this.sideLeft, row.y + (low ? 11 : 25), side.text, muted, 12);
         }
       }
-      // One path a colour keeps the file small.
+      // One path a colour keeps the file small; marks lie above all cells.
       const paths = new Map();
+      const corners = [];
       for (const row of this.rows) {
         this.panels.forEach((panel, p) => {
-          const table = this.tables[panel.map || "sequential"];
+          const table = tables[panel.map || "sequential"];
+          const draw = (colour, piece) => (paths.has(colour) ? paths.get(colour).push(piece) : paths.set(colour, [piece]));
           for (let i = 0; i < row.layer.units; i++) {
-            const level = panel.levels[this.order ? this.order[row.layer.offset + i] : row.layer.offset + i];
-            const colour = level === EMPTY ? dv.colour("soft") : table[level];
+            const at = this.order ? this.order[row.layer.offset + i] : row.layer.offset + i;
             const x = this.panelLeft[p] + (i % this.columns) * this.pitch;
             const y = row.top + Math.floor(i / this.columns) * this.pitch;
-            if (!paths.has(colour)) paths.set(colour, []);
-            paths.get(colour).push(`M${x.toFixed(1)} ${y}h${size}v${size}h-${size}z`);
+            draw(panel.levels[at] === EMPTY ? tables.soft : table[panel.levels[at]], `M${x.toFixed(1)} ${y}h${size}v${size}h-${size}z`);
+            const side = Math.max(3, size * 0.5);
+            if (panel.marks && panel.marks[at]) corners.push(`<path fill="${tables.marks[panel.marks[at]]}" d="M${(x + size).toFixed(1)} ${y}h-${side}l${side} ${side}z"/>`);
           }
         });
       }
       for (const [colour, pieces] of paths) out.push(`<path fill="${colour}" d="${pieces.join("")}"/>`);
+      out.push(...corners);
       return { svg: out.join(""), width: this.width, height: this.height };
     }
   };

@@ -219,10 +219,11 @@
       play.shown = nearest;
       labels(nearest);
     }
+    // First the grid, which reads the layout, then what changes it.
+    grid.paint();
     const along = share ? position : nearest;
     if (view.head) view.head.style.left = ((along + 0.5) / E) * 100 + "%";
     markCharts(along);
-    grid.paint();
   }
 
   function labels(e) {
