@@ -126,7 +126,7 @@
       state.folded = new Set((selection.fold || "").split(",").filter(Boolean));
     }
     grid.set(Object.assign(state, { picked }));
-    for (const label of grid.labels.querySelectorAll(".dv-grid-label")) label.classList.toggle("chosen", Boolean(picked) && label.firstChild.textContent === picked.layer);
+    for (const label of grid.labels.querySelectorAll(".dv-grid-label")) label.classList.toggle("chosen", Boolean(picked) && label.dataset.layer === picked.layer);
     if (moved) grid.reveal(picked.layer);
     document.getElementById("evolution").classList.toggle("no-charts", !on("charts"));
     countEvents();
