@@ -18,8 +18,11 @@ KIND_NAMES = {"conv": "Convolution", "linear": "Linear layer", "attention": "Att
 CLASS_ROWS = 12
 
 
-def unit_card(selection: Selection, theme: str = "light") -> list[Any]:
-    """What is known of the unit that is chosen; of the layer where no unit is; an invitation where nothing is."""
+def unit_card(selection: Selection, theme: str = "light", here: str = "/") -> list[Any]:
+    """What is known of the unit that is chosen; of the layer where no unit is; an invitation where nothing is.
+
+    here: path of the page that shows the card, to which it needs no link.
+    """
     run = selection.run
     if run is None or selection.layer is None:
         return [
@@ -29,10 +32,10 @@ def unit_card(selection: Selection, theme: str = "light") -> list[Any]:
     layer = run.layer(selection.layer)
     if selection.unit is None:
         return _layer_card(selection, run, layer)
-    return _unit_card(selection, run, layer, selection.unit, theme)
+    return _unit_card(selection, run, layer, selection.unit, theme, here)
 
 
-def _unit_card(selection: Selection, run: Run, layer: Layer, unit: int, theme: str) -> list[Any]:
+def _unit_card(selection: Selection, run: Run, layer: Layer, unit: int, theme: str, here: str) -> list[Any]:
     active = float(run.active(selection.epoch, layer)[unit])
     life = "dead: never above zero" if active == 0 else "fires on every input" if active >= 1 else f"fires on {percent(active)} of inputs"
     parts: list[Any] = [
@@ -46,16 +49,11 @@ def _unit_card(selection: Selection, run: Run, layer: Layer, unit: int, theme: s
         shares = [float(run.active(epoch, layer)[unit]) for epoch in run.epochs]
         figure = course(run.epochs, means, shares, selection.epoch, theme)
         parts.append(section("Over the epochs", dcc.Graph(figure=figure, config=GRAPH_CONFIG, style={"height": "150px"})))
+    links = {"/evolution": "Over the epochs", "/": "On the layers"} if len(run.epochs) > 1 else {"/": "On the layers"}
     common = {"run": selection.run_id, "epoch": selection.epoch, "layer": layer.name, "unit": unit}
-    parts.append(
-        html.Div(
-            [
-                page_link("Over the epochs", "/evolution", **common),
-                page_link("On the layers", "/", **common),
-            ],
-            className="dv-actions",
-        )
-    )
+    buttons = [page_link(text, path, **common) for path, text in links.items() if path != here]
+    if buttons:
+        parts.append(html.Div(buttons, className="dv-actions"))
     return parts
 
 

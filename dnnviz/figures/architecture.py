@@ -12,7 +12,7 @@ from dnnviz.store import Layer
 from dnnviz.theme import PALETTE
 
 COLUMN, ROW, LINE_GAP = 172, 62, 44
-LINE_LENGTH = 6  # ranks side by side before the drawing goes on below
+SHORTEST_LINE = 6  # ranks side by side, at least, before the drawing goes on below
 
 
 def elements(
@@ -157,7 +157,7 @@ def _ranks(names: Sequence[str], edges: Sequence[tuple[str, str]]) -> dict[str, 
 
 
 def _positions(nodes: Sequence[Mapping[str, Any]], edges: Sequence[tuple[str, str]], ranks: Mapping[str, int]) -> dict[str, tuple[float, float]]:
-    """Column by rank, lane by the mean lane of what comes before; a new line after LINE_LENGTH ranks."""
+    """Column by rank, lane by the mean lane of what comes before; lines so long that the whole is about a third wider than high."""
     before: dict[str, list[str]] = defaultdict(list)
     for a, b in edges:
         before[b].append(a)
@@ -176,8 +176,9 @@ def _positions(nodes: Sequence[Mapping[str, Any]], edges: Sequence[tuple[str, st
             lanes[members[0]] = 0.0
     positions: dict[str, tuple[float, float]] = {}
     top = 0.0
-    for first in range(0, max(columns, default=0) + 1, LINE_LENGTH):
-        line = [n for rank in range(first, first + LINE_LENGTH) for n in columns.get(rank, [])]
+    length = max(SHORTEST_LINE, round((0.8 * len(columns)) ** 0.5))
+    for first in range(0, max(columns, default=0) + 1, length):
+        line = [n for rank in range(first, first + length) for n in columns.get(rank, [])]
         if not line:
             continue
         lowest, highest = min(lanes[n] for n in line), max(lanes[n] for n in line)
