@@ -270,7 +270,7 @@ class _Job:
         if not np.array_equal(observed.class_counts, old.class_counts):
             return f"another data set ({int(old.class_counts.sum())} inputs, not {int(observed.class_counts.sum())}, or other labels)"
         if not np.array_equal(keeper.labels, old.labels) or not np.array_equal(
-            keeper.images, np.load(old.path / "inputs" / "images.npy", mmap_mode="r")
+            keeper.images, np.load(old.path / "inputs" / "images.npy", mmap_mode="r", allow_pickle=False)
         ):
             return "other inputs (the data come in another order, or are changed at random when they are read)"
         return None

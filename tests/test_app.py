@@ -195,11 +195,15 @@ def calls(tree: ast.AST, *names: str):
 
 def test_no_graph_lacks_the_configuration_that_keeps_figures_at_home() -> None:
     for file in sources():
-        for call in calls(ast.parse(file.read_text(encoding="utf-8")), "Graph"):
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        named = {ast.unparse(node.targets[0]): ast.unparse(node.value) for node in tree.body if isinstance(node, ast.Assign)}
+        for call in calls(tree, "Graph"):
             if ast.unparse(call.func) != "dcc.Graph":
                 continue
-            config = next((word.value for word in call.keywords if word.arg == "config"), None)
-            assert config is not None and "GRAPH_CONFIG" in ast.unparse(config), f"{file}:{call.lineno} makes a Graph without config=GRAPH_CONFIG"
+            config = next((ast.unparse(word.value) for word in call.keywords if word.arg == "config"), "")
+            config = named.get(config, config)
+            where = f"{file}:{call.lineno}"
+            assert "GRAPH_CONFIG" in config and "showSendToCloud" not in config, f"{where} makes a Graph without config=GRAPH_CONFIG"
     from dnnviz.theme import GRAPH_CONFIG
 
     assert GRAPH_CONFIG["showSendToCloud"] is False
