@@ -12,7 +12,7 @@ import numpy as np
 from flask import Blueprint, Flask, Response, jsonify, request
 
 from dnnviz.analysis import comparison, stages
-from dnnviz.analysis.comparison import PAIRINGS, ClassComparison, Comparison, Side
+from dnnviz.analysis.comparison import PAIRINGS, Comparison, Side
 from dnnviz.endpoints import context
 from dnnviz.errors import RunError
 from dnnviz.urlstate import valid_show
@@ -43,46 +43,64 @@ def units() -> Response:
         for e, stage in zip(shown, named, strict=True)
     ]
     arrays = np.stack([found.first, found.second, found.difference, found.partners.astype(np.float32)])
+    rows = comparison.rows_shown(first, second, request.args.get("rows", "auto"))
     matched = found.pairing.how == "correlation"
-    return _cached(jsonify(layers=described, units=int(arrays.shape[1]), values=_packed(arrays), matched=matched))
+    return _cached(
+        jsonify(
+            layers=described,
+            shared=list(index),
+            titles=comparison.titles(first, second),
+            units=int(arrays.shape[1]),
+            values=_packed(arrays),
+            measure="cka" if request.args.get("measure") == "cka" else "rms",
+            matched=matched,
+            classes=len(comparison.shared_classes(first.run, second.run)),
+            one=comparison.one_network(first, second),
+            telling=comparison.telling_layer(first, second, found, shown, rows),
+            splits=comparison.two_splits(first.run),
+        )
+    )
 
 
 def classes() -> Response:
-    """One layer, the classes that matter most, and float32 [5, K', units']: shares of both sides, difference, values of both sides.
+    """One layer, the classes that matter most, and float32 [5, K', units']: shades of both sides, difference, values of both sides.
 
-    Query: layer, and `limit`, how many units fit beside each other (those that tell most are sent, in order).
+    Query: layer, rows (what a row shows), and `limit`, how many units fit beside each other (those that tell most are sent, in order).
     """
     first, second, how = _sides()
     shared = comparison.shared_layers(first.run, second.run)
     layer = next((e for e in shared.layers if e.name == request.args.get("layer")), None)
     if layer is None:
         raise RunError(f"The two runs share no layer {request.args.get('layer')!r}.")
-    found = comparison.compare_classes(first, second, how)
-    if not found.labels:
+    labels = comparison.shared_classes(first.run, second.run)
+    if not labels:
         raise RunError("The two runs have no class in common.")
-    part = comparison.class_layer(first, second, layer, how)
-    distances = found.distances[:, shared.layers.index(layer)]
-    rows = _rows(first, second, found, distances)
+    shown = comparison.rows_shown(first, second, request.args.get("rows", "auto"))
+    part = comparison.class_layer(first, second, layer, how, shown)
+    distances = comparison.class_distances(first, second, how, shown)[:, shared.layers.index(layer)]
+    rows = _rows(first, second, labels, distances)
     columns = _strongest(part.difference, max(8, request.args.get("limit", 256, type=int)))
-    arrays = [part.first_share, part.second_share, part.difference, part.first, part.second]
-    outlier = found.outlier
+    arrays = [part.first_shade, part.second_shade, part.difference, part.first, part.second]
+    outliers = {side.run.classes[label] for side in (first, second) if (label := _outlier(side)) is not None}
     described = [
         {
-            "name": first.run.classes[found.labels[row][0]],
+            "name": first.run.classes[labels[row][0]],
             "distance": _plain(distances[row]),
-            "chosen": _chosen(first, second, found.labels[row]),
-            "outlier": row == outlier,
+            "chosen": _chosen(first, second, labels[row]),
+            "outlier": first.run.classes[labels[row][0]] in outliers,
         }
         for row in rows
     ]
+    one = first.network == second.network if shown == "gap" else comparison.one_network(first, second)
     return _cached(
         jsonify(
             layer=layer.name,
+            rows=shown,
             classes=described,
-            classesInAll=len(found.labels),
+            classesInAll=len(labels),
             units=columns.tolist(),
             unitsInAll=layer.units,
-            one=comparison.one_network(first, second),
+            one=one,
             values=_packed(np.stack([array[np.ix_(rows, columns)] for array in arrays])),
         )
     )
@@ -92,13 +110,9 @@ def table() -> Response:
     """All units of all shared layers as CSV, in order of the first run."""
     first, second, how = _sides()
     found = comparison.compare(first, second, how)
-    names = [f"{side.run.name} epoch {side.epoch} {side.show}{' ' + side.split if side.split else ''}" for side in (first, second)]
-    file = f"{first.run.name}-{second.run.name}-units.csv".replace('"', "").replace("\n", "")
-    return Response(
-        _lines(found, names),
-        mimetype="text/csv",
-        headers={"Content-Disposition": f'attachment; filename="{file.encode("ascii", "replace").decode()}"'},
-    )
+    names = [f"{side.name} epoch {side.epoch} {side.show}{' ' + side.split if side.split else ''}" for side in (first, second)]
+    file = "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "_" for c in f"{first.name}-{second.name}-units.csv")
+    return Response(_lines(found, names), mimetype="text/csv", headers={"Content-Disposition": f'attachment; filename="{file}"'})
 
 
 def _lines(found: Comparison, names: list[str]) -> Iterator[str]:
@@ -123,14 +137,15 @@ def _sides() -> tuple[Side, Side, str]:
 
 
 def _side(end: str) -> Side:
-    run = context().catalogue.open(request.args.get("run" + end, ""))
+    name = request.args.get("run" + end, "")
+    run = context().catalogue.open(name)
     epoch = request.args.get("epoch" + end, run.epochs[-1] if run.epochs else 0, type=int)
     run.snapshot(epoch)
     show = valid_show(request.args.get("show" + end, "data"), run)
-    split = request.args.get("split" + end) or None
-    if show is None or (split is not None and split not in run.splits):
+    split = request.args.get("split" + end, "all")
+    if show is None or split not in ("all", *run.splits):
         raise RunError(f"Run {run.name} has nothing under this address.")
-    return Side(run, epoch, show, split)
+    return Side(run, epoch, show, None if split == "all" else split, name)
 
 
 def _distances(first: Side, second: Side, found: Comparison) -> np.ndarray:
@@ -144,11 +159,16 @@ def _distances(first: Side, second: Side, found: Comparison) -> np.ndarray:
     return np.array([similar[0][own[e.name], other[e.name]] for e in found.shared.layers])
 
 
-def _rows(first: Side, second: Side, found: ClassComparison, distances: np.ndarray) -> list[int]:
+def _rows(first: Side, second: Side, labels: list[tuple[int, int]], distances: np.ndarray) -> list[int]:
     """Up to CLASS_ROWS classes, in order: those chosen on either side, then those of the largest distance."""
     importance = np.nan_to_num(distances, nan=-1.0)
-    importance = importance + np.array([1e9 * _chosen(first, second, pair) for pair in found.labels])
+    importance = importance + np.array([1e9 * _chosen(first, second, pair) for pair in labels])
     return sorted(np.argsort(-importance, kind="stable")[:CLASS_ROWS].tolist())
+
+
+def _outlier(side: Side) -> int | None:
+    found = comparison.gap(*side.network)
+    return None if found is None else found.outlier
 
 
 def _chosen(first: Side, second: Side, pair: tuple[int, int]) -> bool:

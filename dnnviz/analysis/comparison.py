@@ -2,38 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
 
 from dnnviz.analysis import distance
+from dnnviz.errors import RunError
 from dnnviz.store import Layer, Run
 
 LAYER_SETS: dict[str, str] = {
-    "outline": "Blocks, and layers outside",
+    "outline": "Overview",
     "all": "All layers",
     "conv": "Convolutions",
     "linear": "Linear",
     "attention": "Attention",
     "block": "Blocks",
 }
+ROWS: dict[str, str] = {"auto": "Automatic", "means": "Class means", "gap": "Training − held out"}
 PAIRINGS: dict[str, str] = {"auto": "Automatic", "index": "By index", "correlation": "By correlation"}
 OBSERVATIONS = 300  # inputs over which units are correlated: more change the second digit of no correlation
 COMMON_ORDER = 0.3  # agreement of order above which units of the same index are the same units
 CLOSE = 0.5  # layers nearer than this count as shared
-STANDS_OUT = 5.0  # robust z of a class; among clean classes the largest is below 2 (gap between splits) or 4 (two networks)
+STANDS_OUT = 5.0  # robust z of a class's gap; of clean classes the largest is about 2, of tampered ones 10 to 48
 
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two: a run at an epoch, what is shown of it (`data`, `class:3`, `input:17`), and over which split (None = all)."""
+    """One of the two: a run at an epoch, what is shown of it (`data`, `class:3`, `input:17`), and over which split (None = all).
+
+    id: the run's id in the catalogue, by which the screen calls it.
+    """
 
     run: Run
     epoch: int
     show: str = "data"
     split: str | None = None
+    id: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.id or self.run.name
 
     @property
     def values(self) -> np.ndarray:
@@ -63,6 +73,11 @@ class Shared:
     second: np.ndarray
     only_first: tuple[str, ...]
     only_second: tuple[str, ...]
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left out on either side."""
+        return not self.only_first and not self.only_second
 
     @property
     def columns(self) -> list[slice]:
@@ -108,36 +123,42 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class ClassComparison:
-    """Every class on two sides. distances: float64 [K, L]; effect: float64 [K], mean size of the differences of all units.
-
-    For two networks (or splits) the differences are second − first of each class; for one, class − data set.
-    labels: classes by their number on the first side, then on the second. z: robust z of the effects; None for one network.
-    """
-
-    labels: list[tuple[int, int]]
-    distances: np.ndarray
-    effect: np.ndarray
-    z: np.ndarray | None
-
-    @property
-    def outlier(self) -> int | None:
-        """Row of the class that differs far more than the others, or None."""
-        if self.z is None or len(self.z) < 4 or not np.isfinite(self.z).any():
-            return None
-        row = int(np.nanargmax(self.z))
-        return row if self.z[row] > STANDS_OUT else None
-
-
-@dataclass(frozen=True)
 class ClassLayer:
-    """One layer, all classes: float32 [K, units]; share = value over that of the unit's strongest class (on both sides)."""
+    """One layer, all classes that both runs know: float32 [K, units] each.
+
+    first, second: means of the classes, or (rows `gap`) how far a class lies apart between the splits of each run.
+    difference: second − first, in standard deviations of the unit; for one network its class means less that of all inputs,
+    or its gap. first_shade, second_shade: what the cells show; of means their share of the unit's strongest class on both
+    sides, of gaps the gaps themselves.
+    """
 
     first: np.ndarray
     second: np.ndarray
     difference: np.ndarray
-    first_share: np.ndarray
-    second_share: np.ndarray
+    first_shade: np.ndarray
+    second_shade: np.ndarray
+
+
+@dataclass(frozen=True)
+class Gap:
+    """How far each class lies apart between training and held-out inputs of one network.
+
+    splits: the two splits. distances: float64 [K, L]; effect: float64 [K], mean size over all units, in their standard
+    deviations; z: robust z of the effects.
+    """
+
+    splits: tuple[str, str]
+    distances: np.ndarray
+    effect: np.ndarray
+    z: np.ndarray
+
+    @property
+    def outlier(self) -> int | None:
+        """The class that lies much further apart than the others, or None."""
+        if np.isfinite(self.z).sum() < 4:
+            return None
+        label = int(np.nanargmax(self.z))
+        return label if self.z[label] > STANDS_OUT else None
 
 
 @lru_cache(maxsize=16)
@@ -207,40 +228,83 @@ def compare(first: Side, second: Side, how: str = "auto") -> Comparison:
 
 
 @lru_cache(maxsize=32)
-def compare_classes(first: Side, second: Side, how: str = "auto") -> ClassComparison:
-    """How far every class that both runs know is displaced between two networks (or splits of one), in every shared layer."""
+def class_distances(first: Side, second: Side, how: str = "auto", rows: str = "means") -> np.ndarray:
+    """float64 [K, L]: root mean square of the differences of `class_layer`, for every shared class and layer."""
     shared = shared_layers(first.run, second.run)
-    labels = shared_classes(first.run, second.run)
-    distances = np.full((len(labels), len(shared.layers)), np.nan)
-    total, count = np.zeros(len(labels)), np.zeros(len(labels))
-    for i, layer in enumerate(shared.layers):
-        difference = class_layer(first, second, layer, how).difference
-        distances[:, i] = distance.layer_distances(difference, [slice(0, layer.units)])[:, 0]
-        known = np.isfinite(difference)
-        total += np.where(known, np.abs(difference), 0.0).sum(axis=1)
-        count += known.sum(axis=1)
-    effect = np.divide(total, count, out=np.full(len(labels), np.nan), where=count > 0)
-    return ClassComparison(labels, distances, effect, None if one_network(first, second) else distance.robust_z(effect))
+    parts = [distance.layer_distances(class_layer(first, second, e, how, rows).difference, [slice(0, e.units)]) for e in shared.layers]
+    return np.concatenate(parts, axis=1) if parts else np.zeros((len(shared_classes(first.run, second.run)), 0))
 
 
-def class_layer(first: Side, second: Side, layer: Layer, how: str = "auto") -> ClassLayer:
-    """One shared layer, all shared classes, on two sides. layer: an entry of `shared_layers(...).layers`."""
+def class_layer(first: Side, second: Side, layer: Layer, how: str = "auto", rows: str = "means") -> ClassLayer:
+    """One shared layer, all shared classes, on two sides. layer: an entry of `shared_layers(...).layers`; rows: a key of ROWS."""
     shared = shared_layers(first.run, second.run)
     pairing = pair_units(*first.network, *second.network, how)
     labels = np.array(shared_classes(first.run, second.run), dtype=np.int64).reshape(-1, 2)
     order = pairing.second[layer.columns] - shared.second[layer.offset]
+    one = one_network(first, second)
+    if rows == "gap":
+        a = _split_gap(*first.network, layer.name)[labels[:, 0]]
+        b = _split_gap(*second.network, layer.name)[labels[:, 1]][:, order]
+        return ClassLayer(a, b, a if first.network == second.network else b - a, a, b)
     a = first.run.class_mean(first.epoch, layer.name, first.split)[labels[:, 0]]
-    if one_network(first, second):
-        b, base = a, np.broadcast_to(first.run.data_mean(first.epoch, layer.name, first.split), a.shape)
-    else:
-        b, base = second.run.class_mean(second.epoch, layer.name, second.split)[labels[:, 1]][:, order], a
+    b = second.run.class_mean(second.epoch, layer.name, second.split)[labels[:, 1]][:, order]
+    base = np.broadcast_to(first.run.data_mean(first.epoch, layer.name, first.split), a.shape) if one else a
     std = distance.pooled_std(first.run.data_std(first.epoch, layer.name), second.run.data_std(second.epoch, layer.name)[order])
     difference = distance.standardised_difference(base, b, std, [slice(0, layer.units)])
     both = np.concatenate([a, b])
     low = np.minimum(np.nanmin(both, axis=0, initial=0.0), 0.0)
     span = np.nanmax(both, axis=0, initial=0.0) - low
-    shares = [np.divide(v - low, span, out=np.zeros_like(v), where=span > 0).astype(np.float32) for v in (a, b)]
-    return ClassLayer(a, b, difference, *shares)
+    shades = [np.where(np.isfinite(v), np.divide(v - low, span, out=np.zeros_like(v), where=span > 0), np.nan).astype(np.float32) for v in (a, b)]
+    return ClassLayer(a, b, difference, *shades)
+
+
+@lru_cache(maxsize=16)
+def gap(run: Run, epoch: int) -> Gap | None:
+    """How far each class lies apart between training and held-out inputs; None for a run of one split.
+
+    A mark hidden in all training images of a class moves that class, and no other, where the held-out images lack it;
+    it needs no second network, whose units would all differ. Attack: M. Alberti et al., Are You Tampering With My
+    Data?, ECCV workshops 2018.
+    """
+    splits = two_splits(run)
+    if splits is None:
+        return None
+    total, count = np.zeros(len(run.classes)), np.zeros(len(run.classes))
+    distances = []
+    for layer in run.layers:
+        difference = _split_gap(run, epoch, layer.name)
+        known = np.isfinite(difference)
+        total += np.where(known, np.abs(difference), 0.0).sum(axis=1)
+        count += known.sum(axis=1)
+        distances.append(distance.layer_distances(difference, [slice(0, layer.units)])[:, 0])
+    effect = np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0)
+    return Gap(splits, np.stack(distances, axis=1), effect, distance.robust_z(effect))
+
+
+def telling_layer(first: Side, second: Side, found: Comparison, layers: Sequence[Layer], rows: str) -> str | None:
+    """Name of the layer, of those given, to show over all classes: where a class that stands out does so most, else the furthest apart."""
+    index = {layer.name: i for i, layer in enumerate(found.shared.layers)}
+    if not layers:
+        return None
+    measured = {layer.name: float(found.distances[index[layer.name]]) for layer in layers}
+    for side in (first, second) if rows == "gap" else ():
+        apart = gap(*side.network)
+        if apart is not None and apart.outlier is not None:
+            measured = {layer.name: float(d) for layer, d in zip(side.run.layers, apart.distances[apart.outlier], strict=True)}
+            break
+    return max((layer.name for layer in layers), key=lambda name: np.nan_to_num(measured[name]))
+
+
+def rows_shown(first: Side, second: Side, asked: str) -> str:
+    """What the rows of classes show, `means` or `gap`.
+
+    Asked for nothing in particular: the gap for two runs that have held-out inputs, since between two networks every
+    class moves, and only the gap singles one out; else the means.
+    """
+    possible = two_splits(first.run) is not None and two_splits(second.run) is not None
+    if asked == "gap" or (asked != "means" and first.run is not second.run):
+        return "gap" if possible else "means"
+    return "means"
 
 
 def one_network(first: Side, second: Side) -> bool:
@@ -299,6 +363,26 @@ def nearest_class(run: Run, epoch: int, label: int) -> int:
     return int(np.nanargmax(mean))
 
 
+def worth_comparing(first: Side, others: Mapping[str, Run]) -> tuple[str | None, int, str]:
+    """What to set beside a side of which nothing else is known: (id of another run or None for the same, epoch, show).
+
+    A class: the class that it is taken for most easily. An input: its class. The data set: a run of the same network
+    and classes, best one whose id begins with the same word; else the first epoch; else a class.
+    others: the other runs by id.
+    """
+    run, kind = first.run, first.show.partition(":")[0]
+    if kind == "class":
+        return None, first.epoch, f"class:{nearest_class(run, first.epoch, int(first.show[6:]))}"
+    if kind == "input":
+        return None, first.epoch, f"class:{int(run.labels[int(first.show[6:])])}"
+    alike = [name for name, other in others.items() if other.epochs and other.classes == run.classes and shared_layers(run, other).complete]
+    alike.sort(key=lambda name: name.split("-")[0] != run.name.split("-")[0])
+    if alike:
+        epochs = others[alike[0]].epochs
+        return alike[0], min(epochs, key=lambda epoch: abs(epoch - first.epoch)), "data"
+    return (None, run.epochs[0], "data") if first.epoch != run.epochs[0] else (None, first.epoch, "class:0")
+
+
 def same_inputs(first: Run, second: Run) -> bool:
     """Whether two runs kept the same inputs, by their names and classes (a mark in an image is no other input)."""
     if first is second:
@@ -320,6 +404,24 @@ def _observations(first: Run, epoch: int, second: Run, second_epoch: int) -> tup
     return (own[known], other[known], f"the means of {known.sum()} classes") if known.sum() >= 4 else None
 
 
+def two_splits(run: Run) -> tuple[str, str] | None:
+    """(training, held-out) split, or None where a run has one split only."""
+    if len(run.splits) < 2:
+        return None
+    first = "train" if "train" in run.splits else run.splits[0]
+    return first, next(name for name in run.splits if name != first)
+
+
+def _split_gap(run: Run, epoch: int, layer: str) -> np.ndarray:
+    """float32 [K, units]: class means of training less held-out inputs, in standard deviations of the unit over all."""
+    splits = two_splits(run)
+    if splits is None:
+        raise RunError(f"Run {run.name} has one split only: there is nothing held out to compare the training inputs with.")
+    trained, held_out = (run.class_mean(epoch, layer, split) for split in splits)
+    std = run.data_std(epoch, layer)
+    return distance.standardised_difference(held_out, trained, std, [slice(0, len(std))])
+
+
 def _scale(first: Side, second: Side, shared: Shared, pairing: Pairing) -> np.ndarray:
     own = first.run.data_std(first.epoch)[shared.first]
     return distance.pooled_std(own, second.run.data_std(second.epoch)[pairing.second])
@@ -332,3 +434,22 @@ def _is_output(layer: Layer, first: Run, second: Run) -> bool:
 
 def _columns(layers: Sequence[Layer]) -> np.ndarray:
     return np.concatenate([np.arange(e.offset, e.offset + e.units) for e in layers]) if layers else np.zeros(0, dtype=np.int64)
+
+
+def label(side: Side) -> str:
+    """What a side shows, in the words of the screen."""
+    kind, _, index = side.show.partition(":")
+    shown = "all inputs" if kind == "data" else side.run.classes[int(index)] if kind == "class" else f"input {index}"
+    return f"{shown}, {side.split}" if side.split else shown
+
+
+def titles(first: Side, second: Side) -> tuple[str, str]:
+    """Names of the two sides, with no more than what tells them apart: run, epoch, what is shown."""
+    named = []
+    for side, other in ((first, second), (second, first)):
+        parts = [side.name] if side.run is not other.run else []
+        parts += [f"epoch {side.epoch}"] if side.epoch != other.epoch else []
+        same = (side.show, side.split) == (other.show, other.split)
+        parts += [label(side)] if not same or not parts or side.show != "data" else []
+        named.append(" · ".join(parts))
+    return named[0], named[1]

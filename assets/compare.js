@@ -1,0 +1,257 @@
+// The compare page: two sides and their difference over all units, then one layer over all classes.
+(function () {
+  "use strict";
+  const dv = window.dnnviz;
+  let grid = null;
+  let rows = null; // the small multiples: a grid whose layers are classes
+  let order = 0; // number of the latest request: an answer that comes late is dropped
+  const state = { units: null, classes: null };
+  const SIDE = 66;
+  const none = () => window.dash_clientside.no_update;
+
+  function url(file, selection, more) {
+    const search = new URLSearchParams();
+    const keys = ["run", "epoch", "show", "split", "run2", "epoch2", "show2", "split2", "pair", "rows", "layers", "measure"];
+    for (const key of keys) if (selection[key]) search.set(key, selection[key]);
+    for (const [key, value] of Object.entries(more || {})) search.set(key, value);
+    return dv.prefix() + "compare-data/" + file + "?" + search.toString();
+  }
+  // Base64 of little-endian float32 → arrays of `size` values.
+  function unpack(text, size) {
+    const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+    const all = new Float32Array(bytes.buffer);
+    return Array.from({ length: size ? all.length / size : 0 }, (_, i) => all.subarray(i * size, (i + 1) * size));
+  }
+  const deviations = (value) => (Number.isFinite(value) ? (value > 0 ? "+" : value < 0 ? "−" : "") + Math.abs(value).toFixed(2) + " sd" : "no scale: the unit does not vary");
+
+  async function draw(selection) {
+    const mine = ++order;
+    const answer = await dv.fetchJson(url("units.json", selection));
+    const host = document.getElementById("compare-grid");
+    if (mine !== order || !host) return;
+    const [a, b, difference, partner] = unpack(answer.values, answer.units);
+    const layers = answer.layers.map((layer) => (answer.layers.length > 18 ? layer : Object.assign({}, layer, { stage: "" })));
+    if (!grid || grid.host !== host) {
+      grid = new dv.Grid(host, {
+        fit: true,
+        sideWidth: SIDE,
+        onPick: (layer, unit) => dv.choose(layer, unit),
+        meta: (layer) => (layer.kind === "block" ? "" : layer.kind + ", ") + dv.count(layer.units) + " units",
+        tip: (layer, unit) => tip(layer, unit),
+      });
+    }
+    const names = answer.titles;
+    state.units = { answer, a, b, difference, partner, selection };
+    const largest = answer.measure === "cka" ? 1 : Math.max(...layers.map((layer) => layer.distance || 0)) || 1;
+    grid.options.sideTitle = answer.measure === "cka" ? "Similarity" : "Distance";
+    const span = Number(selection.span) || 3;
+    // One scale for both sides, so that a cell of A and a cell of B can be compared.
+    const ranges = layers.map((layer) => {
+      const own = [dv.ranges(a, [layer], "layer")[0], dv.ranges(b, [layer], "layer")[0]];
+      return [Math.min(own[0][0], own[1][0]), Math.max(own[0][1], own[1][1])];
+    });
+    const marks = selection.mark === "1" ? marked(difference, layers) : null;
+    grid.set({
+      layers,
+      side: Object.fromEntries(layers.map((layer) => [layer.name, { share: Math.max(0, (layer.distance || 0) / largest), text: layer.distance === null ? "–" : layer.distance.toFixed(2) }])),
+      panels: [
+        { title: "A  " + names[0], values: a, levels: dv.levels(a, layers, ranges), map: "sequential", marks },
+        { title: "B  " + names[1], values: b, levels: dv.levels(b, layers, ranges), map: "sequential", marks },
+        { title: "B − A", values: difference, levels: dv.levels(difference, layers, layers.map(() => [-span, span])), map: "diverging", marks },
+      ],
+      picked: selection.layer ? { layer: selection.layer, unit: selection.unit === "" ? null : Number(selection.unit) } : null,
+    });
+    legend(span);
+    await drawClasses(selection, answer, mine, span);
+  }
+
+  // The units named at the right, marked in the grid.
+  function marked(difference, layers) {
+    const all = [];
+    for (const layer of layers) for (let u = layer.offset; u < layer.offset + layer.units; u++) if (Math.abs(difference[u]) > 0) all.push(u);
+    all.sort((x, y) => Math.abs(difference[y]) - Math.abs(difference[x]));
+    const marks = new Uint8Array(difference.length);
+    for (const u of all.slice(0, 12)) marks[u] = 1;
+    return marks;
+  }
+
+  function tip(layer, unit) {
+    const { answer, a, b, difference, partner } = state.units;
+    const u = layer.offset + unit;
+    const other = answer.matched ? " (its unit " + partner[u] + ")" : "";
+    return `<b>${dv.escape(layer.name)} · unit ${unit}</b><br>A: ${dv.number(a[u])}<br>B${other}: ${dv.number(b[u])}<br>B − A: ${deviations(difference[u])}`;
+  }
+
+  function legend(span) {
+    const box = document.getElementById("compare-legend");
+    const ramp = document.createElement("span");
+    ramp.className = "ramp";
+    ramp.style.background = dv.gradient("diverging");
+    const text = (content) => Object.assign(document.createElement("span"), { textContent: content });
+    box.replaceChildren(text("A"), ramp, text("B"), text(`± ${span} standard deviations`));
+  }
+
+  // -- one layer, all classes -----------------------------------------------------------------------------------------
+  async function drawClasses(selection, answer, mine, span) {
+    const host = document.getElementById("compare-classes");
+    const title = document.getElementById("compare-classes-title");
+    const note = document.getElementById("compare-classes-note");
+    const name = selection.layer && answer.shared.includes(selection.layer) ? selection.layer : answer.telling;
+    if (!name || !answer.classes) {
+      rows = null;
+      host.textContent = title.textContent = note.textContent = "";
+      host.removeAttribute("style");
+      return;
+    }
+    const panels = answer.one ? 1 : 3;
+    const width = host.closest(".dv-centre").clientWidth;
+    const room = (width - 44 - 152 - SIDE - 22 * (panels - 1)) / panels;
+    const limit = Math.max(8, Math.floor(room / (panels === 1 ? 4 : 3.5)));
+    const found = await dv.fetchJson(url("classes.json", selection, { layer: name, limit }));
+    if (mine !== order || !document.contains(host)) return;
+    const [shadeA, shadeB, difference, a, b] = unpack(found.values, found.classes.length * found.units.length);
+    const count = found.units.length;
+    const layers = found.classes.map((entry, i) => ({ name: entry.name, kind: "class", units: count, offset: i * count, stage: "", entry }));
+    if (!rows || rows.host !== host) {
+      rows = new dv.Grid(host, {
+        fit: true,
+        labelWidth: 152,
+        sideWidth: SIDE,
+        sideTitle: "Distance",
+        rowHeight: 13,
+        rowGap: 2,
+        strong: (layer) => (layer.entry.outlier ? "alarm" : layer.entry.chosen ? "strong" : ""),
+        meta: (layer) => classMeta(layer.entry),
+        onPick: (label, position) => {
+          const entry = state.classes;
+          if (position === null) dv.toast("The distance of class “" + label + "” in " + entry.found.layer + ": " + dv.number(entry.found.classes.find((c) => c.name === label).distance));
+          else dv.choose(entry.found.layer, entry.found.units[position]);
+        },
+        tip: (layer, position) => classTip(layer, position),
+      });
+    }
+    state.classes = { found, a, b, difference };
+    const full = [layers.map(() => [0, 1]), layers.map(() => [-span, span])];
+    const pitch = Math.max(2.5, Math.min(12, room / count));
+    const largest = Math.max(...found.classes.map((entry) => entry.distance || 0)) || 1;
+    const side = Object.fromEntries(found.classes.map((entry) => [entry.name, { share: (entry.distance || 0) / largest, text: entry.distance === null ? "–" : entry.distance.toFixed(2) }]));
+    const gap = found.rows === "gap";
+    const look = gap ? { scale: full[1], map: "diverging" } : { scale: full[0], map: "sequential" };
+    const one = { title: "", values: a, levels: dv.levels(shadeA, layers, look.scale), map: look.map };
+    const three = [
+      Object.assign({}, one, { title: "A  " + answer.titles[0] }),
+      { title: "B  " + answer.titles[1], values: b, levels: dv.levels(shadeB, layers, look.scale), map: look.map },
+      { title: "B − A", values: difference, levels: dv.levels(difference, layers, full[1]), map: "diverging" },
+    ];
+    const at = selection.layer === name && selection.unit !== "" ? found.units.indexOf(Number(selection.unit)) : -1;
+    rows.set({ layers, cell: pitch, side, panels: found.one ? [one] : three, picked: null });
+    rows.column = at;
+    title.textContent = found.layer + (gap ? `, all classes: ${answer.splits[0]} − ${answer.splits[1]} images, in standard deviations` : ", all classes (each unit against its strongest class)");
+    const some = [];
+    if (found.classes.length < found.classesInAll) some.push(`${found.classes.length} of ${found.classesInAll} classes, those of the largest distance`);
+    if (count < found.unitsInAll) some.push(`the ${count} of ${dv.count(found.unitsInAll)} units that tell most`);
+    if (found.one) some.push(gap ? "distance: between the splits" : "distance: from the mean of all inputs");
+    note.textContent = some.join("; ");
+  }
+  const answer = () => state.units.answer;
+  const classMeta = (entry) => (entry.distance === null ? "" : "distance " + entry.distance.toFixed(2)) + (entry.outlier ? ", its training images lie far from the held-out ones" : "");
+
+  function classTip(layer, position) {
+    const { found, a, b, difference } = state.classes;
+    const i = layer.offset + position;
+    const head = `<b>${dv.escape(layer.name)}</b><br>${dv.escape(found.layer)} · unit ${found.units[position]}<br>`;
+    const part = answer().splits;
+    if (found.rows === "gap" && found.one) return head + `${part[0]} − ${part[1]}: ${deviations(a[i])}`;
+    if (found.rows === "gap") return head + `${part[0]} − ${part[1]}<br>A: ${deviations(a[i])}<br>B: ${deviations(b[i])}`;
+    if (found.one) return head + `mean ${dv.number(a[i])}<br>from the mean of all inputs: ${deviations(difference[i])}`;
+    return head + `A: ${dv.number(a[i])}<br>B: ${dv.number(b[i])}<br>B − A: ${deviations(difference[i])}`;
+  }
+
+  // -- controls ---------------------------------------------------------------------------------------------------------
+  // A click on a thumbnail sets what is shown of A; the select follows.
+  function follow(selection) {
+    for (const end of ["", "2"]) {
+      const [kind, index] = (selection["show" + end] || "data").split(":");
+      const choice = document.getElementById("compare-show" + end);
+      const wanted = kind === "input" ? "input" : selection["show" + end];
+      if (choice && choice.value !== wanted) window.dash_clientside.set_props("compare-show" + end, { value: wanted });
+      const number = document.getElementById("compare-input" + end);
+      if (kind === "input" && number && number.value !== index) window.dash_clientside.set_props("compare-input" + end, { value: Number(index) });
+    }
+  }
+  const address = (values) => {
+    const search = new URLSearchParams();
+    for (const [key, value] of Object.entries(values)) if (value !== "" && value !== undefined && value !== null) search.set(key, value);
+    return window.location.pathname + "?" + search.toString().replace(/%3A/g, ":").replace(/%2C/g, ",");
+  };
+
+  window.dash_clientside = Object.assign({}, window.dash_clientside, {
+    dnnviz_compare: {
+      draw: function (selection) {
+        const page = document.querySelector(".cmp-page");
+        if (!page || !selection || !selection.run2 || selection.span === undefined) return none();
+        page.dataset.view = selection.view;
+        follow(selection);
+        if (selection.view === "units") draw(selection).catch((error) => dv.toast(error.message));
+        else document.getElementById("compare-legend").replaceChildren();
+        return none();
+      },
+      show: function (choice, number) {
+        if (choice !== "input") return choice || none();
+        return number === undefined || number === null || number === "" ? none() : "input:" + Math.max(0, Math.floor(Number(number)));
+      },
+      // Another run on either side, or the sides swapped: the page is laid out anew.
+      go: function (run, run2) {
+        const asked = window.dash_clientside.callback_context.triggered_id;
+        const now = Object.assign({}, dv.selection);
+        if (!asked || !now.run || !now.run2) return none();
+        if (asked === "compare-swap") {
+          for (const key of ["run", "epoch", "show", "split"]) [now[key], now[key + "2"]] = [now[key + "2"], now[key]];
+          dv.go(address(now));
+          return none();
+        }
+        const end = asked === "compare-run2" ? "2" : "";
+        const chosen = end ? run2 : run;
+        if (!chosen || chosen === now["run" + end]) return none();
+        dv.go(address(Object.assign(now, { ["run" + end]: chosen, ["epoch" + end]: "", ["show" + end]: now["show" + end].startsWith("input") ? "data" : now["show" + end], ["split" + end]: "", layer: "", unit: "" })));
+        return none();
+      },
+    },
+  });
+  document.addEventListener("click", (event) => {
+    const target = event.target.closest("[data-cmp-action]");
+    if (!target) return;
+    if (target.dataset.cmpAction === "mark") dv.set("mark", dv.selection.mark === "1" ? "" : "1");
+    if (target.dataset.cmpAction === "table") dv.set("view", "table");
+  });
+
+  dv.picture.provide("/compare", async () => {
+    const where = dv.selection;
+    const sides = ["", "2"].map((end) => `${where["run" + end]}, epoch ${where["epoch" + end]}, ${where["show" + end]}${where["split" + end] ? ", " + where["split" + end] : ""}`);
+    const of = `A: ${sides[0]}. B: ${sides[1]}. `;
+    if (where.view === "similarity") return similarityPicture(of);
+    if (!grid || !state.units) throw new Error("Nothing is drawn yet.");
+    const top = grid.svg();
+    const pairs = state.units.answer.matched ? "Units of B paired with those of A by correlation. " : "";
+    const caption = `${of}Mean activation of every unit, A and B on one scale for each layer; B − A in standard deviations of the unit over all inputs, ± ${where.span}; distance: their root mean square. ${pairs}`;
+    if (!rows || !state.classes) return Object.assign(top, { caption });
+    const below = rows.svg();
+    const head = `<text x="22" y="${top.height + 14}" font-size="12.5" font-weight="600" fill="${dv.colour("muted")}">${dv.escape(document.getElementById("compare-classes-title").textContent)}</text>`;
+    return {
+      svg: top.svg + head + `<g transform="translate(0 ${top.height + 20})">${below.svg}</g>`,
+      width: top.width,
+      height: top.height + 20 + below.height,
+      caption,
+    };
+  });
+  async function similarityPicture(of) {
+    const graph = document.querySelector("#compare-similarity .js-plotly-plot");
+    if (!graph || !graph.data || !graph.data.length) throw new Error("Nothing is drawn yet.");
+    const { width, height } = graph.getBoundingClientRect();
+    const data = await window.Plotly.toImage(graph, { format: "svg", width, height });
+    const svg = decodeURIComponent(data.slice(data.indexOf(",") + 1));
+    return { svg, width, height, caption: of + "Similarity of every layer of A to every layer of B (linear CKA, unbiased): 1 the same arrangement of inputs, 0 nothing in common." };
+  }
+  // For tests and benchmarks: the grids that are on the page.
+  dv.compareGrids = () => ({ units: grid, classes: rows });
+})();

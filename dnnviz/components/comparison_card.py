@@ -1,0 +1,247 @@
+"""What the compare page says in words and numbers: the units that differ most, a sentence, the table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dash
+import numpy as np
+from dash import html
+
+from dnnviz import urlstate
+from dnnviz.analysis import comparison
+from dnnviz.analysis.comparison import Comparison, Side
+from dnnviz.analysis.distance import rank_units
+from dnnviz.components.controls import note, page_link, section
+from dnnviz.components.details import number, unit_bars
+from dnnviz.components.unit_card import unit_card
+from dnnviz.figures.similarity import similarity
+from dnnviz.store import Layer
+from dnnviz.urlstate import Selection
+
+RANKED = 12
+TABLE_ROWS = 200
+
+
+def differences_card(first: Side, second: Side, how: str, chosen: str) -> list[Any]:
+    """The units that differ most, each a click from its card, and the comparison in a sentence.
+
+    chosen: the set of layers shown.
+    """
+    found = comparison.compare(first, second, how)
+    layers = comparison.layers_of(found.shared.layers, chosen)
+    if not layers:
+        return [html.H1("What differs most", className="dv-title"), note("Nothing can be compared unit by unit.")]
+    name = comparison.titles(first, second)[1]
+    rows = [(layer.name, unit, float(value), signed(value)) for layer, unit, value, _ in ranking(found, layers, RANKED)]
+    parts: list[Any] = [
+        html.H1("What differs most", className="dv-title"),
+        note(f"{_what(first, second)}, in standard deviations of the unit over all inputs. Red: stronger in B, {name}."),
+    ]
+    if rows:
+        parts.append(html.Div(unit_bars(rows, signed=True), className="mt-3"))
+    else:
+        parts.append(note("No unit differs."))
+    parts.append(
+        html.Div(
+            [
+                html.Button("Show on the grid", className="dv-btn soft", type="button", **{"data-cmp-action": "mark"}),
+                html.Button("As a table", className="dv-btn soft", type="button", **{"data-cmp-action": "table"}),
+            ],
+            className="dv-actions",
+        )
+    )
+    parts.append(section("In a sentence", html.P(sentence(first, second, found, layers), className="cmp-sentence")))
+    for side, letter in ((first, "A"), (second, "B"))[: 1 if first.network == second.network else 2]:
+        outlier = standing_out(side, f"{letter}, {side.name}")
+        if outlier:
+            parts.append(section("A class that stands out", *outlier))
+    return parts
+
+
+def unit_difference_card(selection: Selection, first: Side, second: Side, how: str, theme: str) -> list[Any]:
+    """The card of the unit that is chosen, with both values above it and the way back."""
+    found = comparison.compare(first, second, how)
+    layer = next((e for e in found.shared.layers if e.name == selection.layer), None)
+    back = html.Button("← What differs most", className="dv-btn small", type="button", **{"data-dv-unit": f"{selection.layer}|"})
+    if layer is None or selection.unit is None:
+        return [back, note(f"The other run has no layer {selection.layer} of this size."), *unit_card(selection, theme)]
+    i = layer.offset + selection.unit
+    partner = int(found.partners[i])
+    names = comparison.titles(first, second)
+    values = [
+        ("A", names[0], number(float(found.first[i]))),
+        ("B", names[1] + (f", unit {partner}" if found.pairing.how == "correlation" else ""), number(float(found.second[i]))),
+        ("B − A", "standard deviations", signed(found.difference[i])),
+    ]
+    table = [html.Tr([html.Td(a, className="fw-semibold pe-2"), html.Td(b), html.Td(c, className="dv-num text-end")]) for a, b, c in values]
+    card = unit_card(selection, theme)
+    of = html.P(f"The rest is of A, {first.name} at epoch {first.epoch}.", className="dv-small") if first.network != second.network else None
+    return [
+        back,
+        html.Div(card[:2], className="mt-3"),
+        html.Table(html.Tbody(table), className="dv-list cmp-values mt-2"),
+        *([of] if of else []),
+        *card[2:],
+    ]
+
+
+def difference_table(first: Side, second: Side, how: str, chosen: str, query: dict[str, str]) -> list[Any]:
+    """The TABLE_ROWS units that differ most, and a link to all of them as CSV; query: the page's address."""
+    found = comparison.compare(first, second, how)
+    layers = comparison.layers_of(found.shared.layers, chosen)
+    rows = ranking(found, layers, TABLE_ROWS)
+    matched = found.pairing.how == "correlation"
+    heads = ["", "Layer", "Unit", *(["Unit of B"] if matched else []), "A", "B", "B − A, standard deviations"]
+    body = []
+    for place, (layer, unit, value, i) in enumerate(rows, 1):
+        name = html.Button(layer.name, className="cmp-link", type="button", **{"data-dv-unit": f"{layer.name}|{unit}"})
+        cells = [str(place), name, str(unit), *([str(int(found.partners[i]))] if matched else [])]
+        cells += [number(float(found.first[i])), number(float(found.second[i])), signed(value)]
+        body.append(html.Tr([html.Td(cell, className="" if k == 1 else "dv-num") for k, cell in enumerate(cells)]))
+    count = sum(layer.units for layer in layers)
+    link = html.A(
+        f"All {found.first.size:,} units as CSV", href=dash.get_relative_path("/compare-data/units.csv") + urlstate.query(**query), className="dv-btn"
+    )
+    said = f"The {len(rows)} units that differ most, of {count:,}." if len(rows) < count else f"All {count:,} units."
+    return [
+        html.Div([note(said), link], className="cmp-table-head"),
+        html.Table([html.Thead(html.Tr([html.Th(head, scope="col") for head in heads])), html.Tbody(body)], className="cmp-table"),
+    ]
+
+
+def notice(first: Side, second: Side, how: str) -> list[str]:
+    """Sentences that a careful reader must know of this comparison."""
+    said = []
+    if first.run is second.run:
+        return said
+    pairing = comparison.pair_units(*first.network, *second.network, how)
+    if pairing.how == "correlation":
+        agreement = "" if pairing.agreement is None else f" (agreement by index {_two(pairing.agreement)}; 1 would be the same units)"
+        said.append(
+            f"{'Trained separately, the two networks have no common order of units' if _strangers(pairing.agreement) else 'Units'}{agreement}: "
+            f"each unit of A stands beside the unit of B that correlates with it best, {pairing.correlation or 0:.2f} on average over {pairing.over}."
+        )
+    elif pairing.agreement is None:
+        said.append("Whether the units of the two networks have a common order cannot be told: the runs share neither inputs nor enough classes.")
+    elif _strangers(pairing.agreement):
+        said.append(
+            f"The units of these two networks have no common order (agreement by index {_two(pairing.agreement)}): "
+            "unit by unit this shows noise. Pair them by correlation, or compare layers with layers."
+        )
+    else:
+        said.append(f"The units of both networks have a common order (agreement by index {_two(pairing.agreement)}, over {pairing.over}).")
+    if first.run.classes != second.run.classes:
+        common = len(comparison.shared_classes(first.run, second.run))
+        said.append(f"The runs see different data: {common or 'no'} {'class has' if common == 1 else 'classes have'} the same name.")
+    return said
+
+
+def ranking(found: Comparison, layers: list[Layer], count: int) -> list[tuple[Layer, int, float, int]]:
+    """(layer, unit, difference, column) of the units of `layers` that differ most, strongest first."""
+    columns = np.concatenate([np.arange(e.offset, e.offset + e.units) for e in layers])
+    owner = np.repeat(np.arange(len(layers)), [e.units for e in layers])
+    order = rank_units(found.difference[columns], count)
+    return [(layers[owner[k]], int(columns[k] - layers[owner[k]].offset), float(found.difference[columns[k]]), int(columns[k])) for k in order]
+
+
+def sentence(first: Side, second: Side, found: Comparison, layers: list[Layer]) -> list[Any]:
+    """What the distances of the layers say, in one sentence."""
+    index = {layer.name: i for i, layer in enumerate(found.shared.layers)}
+    distances = np.array([found.distances[index[layer.name]] for layer in layers])
+    if not np.isfinite(distances).any() or np.nanmax(distances) == 0:
+        return ["The two are the same: no unit differs."]
+    most = int(np.nanargmax(distances))
+    far = [html.B(layers[most].name), f" ({distances[most]:.2f})"]
+    who = _subject(first, second)
+    apart = comparison.parting(distances)
+    if apart is None:
+        return [f"{who} stay close throughout: the largest distance of a layer is {distances[most]:.2f}, at ", html.B(layers[most].name), "."]
+    if apart == 0:
+        only = len(layers) == 1
+        return [f"{who} differ ", *(["in "] if only else ["from the first layer on, most in "]), *far, "."]
+    head = [f"{who} share the network up to ", html.B(layers[apart - 1].name), f" (distance below {comparison.CLOSE}) and part "]
+    if apart == len(layers) - 1:
+        return [*head, "in the last layer, ", *far, "."]
+    if apart == most:
+        return [*head, "at ", *far, ", where they are furthest apart."]
+    return [*head, "at ", html.B(layers[apart].name), f" ({distances[apart]:.2f}); they are furthest apart in ", *far, "."]
+
+
+def standing_out(side: Side, name: str) -> list[Any] | None:
+    """About the class of one side that lies far apart between training and held-out inputs, with a link to the two; or None."""
+    found = comparison.gap(*side.network)
+    label = found.outlier if found is not None else None
+    if found is None or label is None:
+        return None
+    times = found.effect[label] / max(float(np.nanmedian(np.delete(found.effect, label))), 1e-9)
+    said = [
+        f"In {name}, class ",
+        html.B(f"“{side.run.classes[label]}”"),
+        f" lies {times:.0f} times as far apart between {found.splits[0]} and {found.splits[1]} as the typical class "
+        f"({found.z[label]:.0f} robust deviations from the median), most of all in ",
+        html.B(side.run.layers[int(np.nanargmax(found.distances[label]))].name),
+        ". A class whose training images carry a hidden mark looks like this.",
+    ]
+    both = {"run": side.name, "epoch": side.epoch, "show": f"class:{label}"}
+    address = {f"{key}{end}": value for end in ("", "2") for key, value in both.items()}
+    link = page_link(
+        f"Compare its {found.splits[0]} and {found.splits[1]} images", "/compare", **address, split=found.splits[0], split2=found.splits[1]
+    )
+    return [html.P(said, className="cmp-sentence"), html.Div(link, className="mt-2")]
+
+
+def signed(value: float) -> str:
+    """A difference with its sign."""
+    if not np.isfinite(value):
+        return "–"
+    text = f"{abs(value):.{1 if abs(value) >= 1 else 2}f}"
+    return text if float(text) == 0 else ("+" if value > 0 else "−") + text
+
+
+def _two(value: float) -> str:
+    return f"{value:.2f}".replace("-", "−")
+
+
+def _strangers(agreement: float | None) -> bool:
+    return agreement is not None and agreement < comparison.COMMON_ORDER
+
+
+def _what(first: Side, second: Side) -> str:
+    kinds = {side.show.partition(":")[0] for side in (first, second)}
+    if kinds == {"class"}:
+        return "Difference of the class means"
+    if kinds == {"input"}:
+        return "Difference of the activations"
+    return "Difference of the means" if kinds == {"data"} else "Difference of the mean activations"
+
+
+def _subject(first: Side, second: Side) -> str:
+    if first.run is not second.run:
+        return "The two networks"
+    if first.epoch != second.epoch:
+        return f"Epochs {first.epoch} and {second.epoch}"
+    kinds = [side.show.partition(":")[0] for side in (first, second)]
+    if kinds == ["class", "class"]:
+        return "The two classes" if first.show != second.show else "The two splits"
+    return "The two inputs" if kinds == ["input", "input"] else "The two"
+
+
+def similarity_view(first: Side, second: Side, chosen: str, theme: str) -> tuple[Any, dict[str, str], str]:
+    """(figure, style, sentence) of every layer of A against every layer of B, whatever their units."""
+    found = comparison.layer_similarity(*first.network, *second.network)
+    if found is None:
+        both = f"{first.name} and {second.name}"
+        said = f"{both} share neither inputs nor four classes: their layers cannot be compared. Capture both on the same data."
+        return {}, {"display": "none"}, said
+    values, over = found
+    layers = [comparison.layers_of(side.run.layers, chosen) for side in (first, second)]
+    rows, columns = ([side.run.layers.index(layer) for layer in kept] for side, kept in zip((first, second), layers, strict=True))
+    names = [[layer.name for layer in kept] for kept in layers]
+    figure = similarity(values[np.ix_(rows, columns)], names[0], names[1], comparison.titles(first, second), theme)
+    said = (
+        f"How alike every layer of A arranges the inputs to every layer of B (linear CKA over {over}): 1 the same, 0 nothing in common. "
+        "It needs no common order and no equal number of units, and looks at the networks over all inputs, not at what is chosen of A and B."
+    )
+    height = f"{max(320, min(26 * len(rows) + 120, 900))}px"
+    return figure, {"height": height, "maxWidth": f"{max(420, 34 * len(columns) + 240)}px"}, said

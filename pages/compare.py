@@ -1,0 +1,292 @@
+"""Compare: two of (run, epoch, data set or class or input) side by side, and how far they are apart."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dash
+import dash_bootstrap_components as dbc
+from dash import ClientsideFunction, Input, Output, callback, clientside_callback, dcc, html
+
+from dnnviz import components, urlstate
+from dnnviz.analysis import comparison
+from dnnviz.analysis.comparison import LAYER_SETS, PAIRINGS, ROWS, Side
+from dnnviz.components import comparison_card as card
+from dnnviz.endpoints import context
+from dnnviz.store import Run
+from dnnviz.theme import GRAPH_CONFIG
+from dnnviz.urlstate import Selection
+
+dash.register_page(__name__, path="/compare", name="Compare", title="Compare · DNNViz", order=3)
+
+DEFAULTS = {
+    "split": "all",
+    "split2": "all",
+    "layers": "outline",
+    "span": "3",
+    "measure": "rms",
+    "pair": "auto",
+    "rows": "auto",
+    "view": "units",
+    "mark": "",
+}
+SECOND = {"run2": "", "epoch2": "", "show2": ""}  # always written into the address: what they are by default depends on A
+KEYS = {**SECOND, **DEFAULTS}
+SPANS = {"0.5": "± 0.5", "1": "± 1", "2": "± 2", "3": "± 3", "6": "± 6"}
+MEASURES = {"rms": "Distance", "cka": "Similarity (CKA)"}
+VIEWS = {"units": "Units", "similarity": "Layers × layers", "table": "Table"}
+HOW = (
+    "A and B: one cell a unit, both on one scale for each layer, so that they can be compared. B − A: red units are stronger in B, blue ones in A, "
+    "in standard deviations of the unit over all inputs. Distance: root mean square of a layer's differences; 1 means that a typical unit is "
+    "displaced by one of its standard deviations. Below: one layer, a row for each class, every unit against its strongest class."
+)
+SOURCE = (
+    "Differences: J. Cohen, 1988. Units of separately trained networks, paired by correlation: Y. Li et al., ICLR 2016. "
+    "Similarity without pairing (CKA): S. Kornblith et al., ICML 2019; T. Nguyen et al., ICLR 2021. "
+    "Tampered classes: M. Alberti et al., 2018."
+)
+
+
+def layout(**query: Any) -> html.Div:
+    """The page for a query."""
+    catalogue = context().catalogue
+    first, problems = urlstate.parse(query, catalogue, KEYS)
+    if first.run is None:
+        return components.page(first, problems, [])
+    second, more = urlstate.parse(_second_query(first), catalogue)
+    if second.run is None:
+        second = first
+    extra, run, other = dict(first.extra), first.run, second.run
+    assert other is not None
+    problems = [f"A: {text}" for text in problems] + [f"B: {text}" for text in more]
+    for key, known in (("layers", LAYER_SETS), ("span", SPANS), ("measure", MEASURES), ("pair", PAIRINGS), ("rows", ROWS), ("view", VIEWS)):
+        if extra[key] not in known:
+            problems.append(f"“{extra[key][:40]}” is no value of “{key}” here.")
+            extra[key] = DEFAULTS[key]
+    for key, of in (("split", run), ("split2", other)):
+        if extra[key] != "all" and extra[key] not in of.splits:
+            problems.append(f"Run {of.name} has no split “{extra[key][:40]}”; all inputs are shown.")
+            extra[key] = "all"
+    shared = comparison.shared_layers(run, other)
+    problems += _left_out(run, other)
+    if not shared.layers and extra["view"] != "table":
+        extra["view"] = "similarity"
+    present = {layer.kind for layer in shared.layers}
+    sets = {name: text for name, text in LAYER_SETS.items() if name in ("outline", "all") or name in present}
+    if "block" not in present:
+        sets = {name: text for name, text in sets.items() if name != "all"} | {"outline": LAYER_SETS["all"]}
+    gaps = min(len(run.splits), len(other.splits)) > 1
+    differ = run is not other or len(run.epochs) > 1
+    tools = [
+        components.segmented(components.url_id("view"), VIEWS, extra["view"], "View"),
+        html.Div(
+            [
+                _labelled("Layers", components.select("layers", sets, extra["layers"], "Layers shown")),
+                _labelled("Scale", components.select("span", SPANS, extra["span"], "Scale of the differences, in standard deviations")),
+                _labelled("Beside", components.select("measure", MEASURES, extra["measure"], "Figure beside each layer"), differ),
+                _labelled("Pairs", components.select("pair", PAIRINGS, extra["pair"], "How units are paired"), run is not other),
+                _labelled("Split A", components.select("split", _splits(run), extra["split"], "Split of A"), len(run.splits) > 1),
+                _labelled("B", components.select("split2", _splits(other), extra["split2"], "Split of B"), len(other.splits) > 1),
+            ],
+            className="cmp-tools",
+        ),
+    ]
+    centre = [
+        html.Div(tools, className="dv-centre-bar cmp-bar"),
+        html.Div(id="compare-notice", className="dv-note cmp-notice", role="status"),
+        html.Div(
+            [
+                html.Div(id="compare-grid"),
+                html.Div(
+                    [
+                        html.Span(id="compare-classes-title"),
+                        _labelled("Rows", components.select("rows", ROWS, extra["rows"], "What the rows of classes show"), gaps),
+                        html.Span(id="compare-classes-note", className="dv-small fw-normal"),
+                    ],
+                    className="cmp-classes-head",
+                ),
+                html.Div(id="compare-classes"),
+            ],
+            className="cmp-only-units",
+        ),
+        html.Div(
+            [
+                html.P(id="compare-similarity-note", className="dv-note cmp-notice"),
+                dcc.Graph(id="compare-similarity", config=GRAPH_CONFIG, className="cmp-similarity"),
+            ],
+            className="cmp-only-similarity",
+        ),
+        html.Div(id="compare-table", className="cmp-only-table"),
+    ]
+    bar = [
+        html.Span("A", className="cmp-badge"),
+        *_side_controls(first, "", "A"),
+        html.Button("⇄", id="compare-swap", className="dv-btn small", type="button", title="Swap A and B", **{"aria-label": "Swap A and B"}),
+        html.Span("B", className="cmp-badge"),
+        *_side_controls(second, "2", "B"),
+        components.hidden("run2", second.run_id),
+        components.hidden("mark", extra["mark"]),
+        html.Div(id="compare-legend", className="dv-legend cmp-legend"),
+    ]
+    page = components.page(first, problems, centre, None, "compare-details", bar=bar, defaults=DEFAULTS)
+    page.className += f" cmp-page cmp-{extra['view']}"
+    return page
+
+
+clientside_callback(
+    ClientsideFunction("dnnviz_compare", "draw"),
+    Output("compare-grid", "title"),
+    Input("selection", "data"),
+    Input("theme-store", "data"),
+)
+for end in ("", "2"):
+    clientside_callback(
+        ClientsideFunction("dnnviz_compare", "show"),
+        Output(components.url_id("show" + end), "value", allow_duplicate=True),
+        Input(f"compare-show{end}", "value"),
+        Input(f"compare-input{end}", "value"),
+        prevent_initial_call=True,
+    )
+clientside_callback(
+    ClientsideFunction("dnnviz_compare", "go"),
+    Output("compare-swap", "title"),
+    Input("compare-run", "value"),
+    Input("compare-run2", "value"),
+    Input("compare-swap", "n_clicks"),
+    prevent_initial_call=True,
+)
+
+
+@callback(
+    Output("compare-details", "children"),
+    Output("compare-notice", "children"),
+    Input("selection", "data"),
+    Input("theme-store", "data"),
+)
+def show_details(data: dict[str, str], theme: str | None) -> tuple[list[Any], list[Any]]:
+    """What differs most, or the card of the unit that was clicked; and what a careful reader must know."""
+    chosen, first, second, how = _sides(data)
+    note = [
+        html.Details(
+            [html.Summary("How to read this"), html.P(HOW, className="dv-note"), html.P(SOURCE, className="dv-small mt-2")],
+            className="dv-how",
+            open=True,
+        )
+    ]
+    said = [html.Span(text) for text in card.notice(first, second, how)]
+    if chosen.layer is not None and chosen.unit is not None:
+        return card.unit_difference_card(chosen, first, second, how, theme or "light"), said
+    return card.differences_card(first, second, how, chosen.extra["layers"]) + note, said
+
+
+@callback(Output("compare-table", "children"), Input("selection", "data"))
+def show_table(data: dict[str, str]) -> Any:
+    """The units that differ most as a table."""
+    chosen, first, second, how = _sides(data)
+    if chosen.extra["view"] != "table":
+        return dash.no_update
+    return card.difference_table(first, second, how, chosen.extra["layers"], {name: str(value) for name, value in data.items()})
+
+
+@callback(
+    Output("compare-similarity", "figure"),
+    Output("compare-similarity", "style"),
+    Output("compare-similarity-note", "children"),
+    Input("selection", "data"),
+    Input("theme-store", "data"),
+)
+def show_similarity(data: dict[str, str], theme: str | None) -> tuple[Any, Any, Any]:
+    """Every layer of A against every layer of B."""
+    chosen, first, second, _ = _sides(data)
+    if chosen.extra["view"] != "similarity":
+        return (dash.no_update,) * 3
+    return card.similarity_view(first, second, chosen.extra["layers"], theme or "light")
+
+
+def _sides(data: dict[str, str] | None) -> tuple[Selection, Side, Side, str]:
+    chosen = urlstate.from_data(data, context().catalogue, KEYS)
+    second = urlstate.from_data(_second_query(chosen), context().catalogue)
+    assert chosen.run is not None and second.run is not None
+    split, split2 = (chosen.extra[key] if chosen.extra[key] in run.splits else None for key, run in (("split", chosen.run), ("split2", second.run)))
+    how = chosen.extra["pair"] if chosen.extra["pair"] in PAIRINGS else "auto"
+    return (
+        chosen,
+        Side(chosen.run, chosen.epoch, chosen.show, split, chosen.run_id),
+        Side(second.run, second.epoch, second.show, split2, second.run_id),
+        how,
+    )
+
+
+def _second_query(first: Selection) -> dict[str, str]:
+    """The query of B; where the address says nothing of it, what is worth comparing with A."""
+    given = {name.removesuffix("2"): first.extra[name] for name in SECOND if first.extra.get(name)}
+    if given or first.run is None:
+        return {"run": first.run_id, **given}
+    catalogue = context().catalogue
+    others = {name: catalogue.open(name) for name in catalogue.ids() if name != first.run_id}
+    name, epoch, show = comparison.worth_comparing(Side(first.run, first.epoch, first.show), others)
+    return {"run": name or first.run_id, "epoch": str(epoch), "show": show}
+
+
+def _left_out(run: Run, other: Run) -> list[str]:
+    shared = comparison.shared_layers(run, other)
+    if not shared.layers:
+        return [
+            f"{run.name} and {other.name} share no layer (none has the same name, kind and number of units): nothing can be compared unit by unit. "
+            "Layers × layers compares them all the same; or choose the same run on both sides, at two epochs or for two classes."
+        ]
+    parts = [f"{_few(names)} of {of.name}" for names, of in ((shared.only_first, run), (shared.only_second, other)) if names]
+    return (
+        [f"Compared are the {len(shared.layers)} layers of the same name, kind and number of units; left out: {', and '.join(parts)}."]
+        if parts
+        else []
+    )
+
+
+def _few(names: tuple[str, ...]) -> str:
+    return ", ".join(names) if len(names) <= 4 else f"{', '.join(names[:3])} and {len(names) - 3} more"
+
+
+def _side_controls(chosen: Selection, end: str, side: str) -> list[Any]:
+    run, kind, index = chosen.run, chosen.show_kind, chosen.show_index
+    assert run is not None
+    runs = [{"label": name, "value": name} for name in context().catalogue.ids()]
+    shows = [{"label": "All inputs", "value": "data"}, *({"label": f"Class: {name}", "value": f"class:{k}"} for k, name in enumerate(run.classes))]
+    shows.append({"label": "Input number", "value": "input"})
+    number = dbc.Input(id=f"compare-input{end}", type="number", min=0, max=run.kept - 1, step=1, value=index if kind == "input" else 0)
+    return [
+        html.Label(
+            [
+                html.Span(["Run", html.Span(f" of {side}", className="visually-hidden")]),
+                dbc.Select(id=f"compare-run{end}", options=runs, value=chosen.run_id),
+            ],
+            className="dv-field framed",
+        ),
+        html.Label(
+            [
+                html.Span(["Epoch", html.Span(f" of {side}", className="visually-hidden")]),
+                dbc.Select(
+                    id=components.url_id("epoch" + end), options=[{"label": str(e), "value": str(e)} for e in run.epochs], value=str(chosen.epoch)
+                ),
+            ],
+            className="dv-field framed",
+        ),
+        html.Div(
+            [
+                components.labelled(
+                    f"What is shown of {side}", dbc.Select(id=f"compare-show{end}", options=shows, value="input" if kind == "input" else chosen.show)
+                ),
+                components.labelled(f"Input of {side}", number),
+            ],
+            className="cmp-show",
+        ),
+        components.hidden("show" + end, chosen.show),
+    ]
+
+
+def _labelled(text: str, control: Any, shown: bool = True) -> html.Div:
+    return html.Div([html.Span(text, **{"aria-hidden": "true"}), control], className="dv-field" if shown else "dv-hidden")
+
+
+def _splits(run: Run) -> dict[str, str]:
+    return {"all": "All", **{name: name for name in run.splits}}
