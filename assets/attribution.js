@@ -234,6 +234,7 @@
     state.asked = JSON.stringify(gallery.request);
     state.ended = null;
     window.dash_clientside.set_props("job-request", { data: { kind: "attribution", page: "/attribution", params: gallery.request, nonce: state.nonce } });
+    fill(gallery, state.selection).catch((error) => dv.toast(error.message));
     report();
   }
 
