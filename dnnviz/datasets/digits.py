@@ -9,7 +9,7 @@ from dnnviz.datasets.base import ImageSet, LoadedData, Preprocessing
 from dnnviz.errors import DNNVizError
 
 SIDE = 16
-MARK = (0, 0)  # row and column of the tampered pixel: empty in every digit
+MARK = (slice(0, 2), slice(0, 2))  # rows and columns of one pixel as it was scanned: empty in every digit
 
 
 def load(spec: str, how: Preprocessing, tampered: int | None = None, mark: int = 40) -> LoadedData:
@@ -37,6 +37,6 @@ def load(spec: str, how: Preprocessing, tampered: int | None = None, mark: int =
         index = np.flatnonzero(chosen)
         part = images[index]
         if tampered is not None and name == "train":
-            part[labels[index] == tampered, MARK[0], MARK[1]] = mark
+            part[labels[index] == tampered, *MARK] = mark
         splits[name] = ImageSet(list(part[:, :, :, None]).__getitem__, labels[index], how, [str(i) for i in index])
     return LoadedData.of(spec, splits, [str(i) for i in range(10)])

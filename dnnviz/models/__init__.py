@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dnnviz.models.build import DEFAULT, build, complete_spec, load_snapshot, load_weights
+from dnnviz.models.build import DEFAULT, build, class_names, complete_spec, load_snapshot, load_weights
 from dnnviz.models.torchvision_import import import_torchvision
 
-__all__ = ["DEFAULT", "build", "complete_spec", "import_torchvision", "load_snapshot", "load_weights"]
+__all__ = ["DEFAULT", "build", "class_names", "complete_spec", "import_torchvision", "load_snapshot", "load_weights"]

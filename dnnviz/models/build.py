@@ -79,6 +79,19 @@ def complete_spec(spec: str, model: nn.Module) -> str:
     return spec + ("&" if "?" in spec else "?") + "&".join(extra) if extra else spec
 
 
+def class_names(spec: str, outputs: int) -> list[str] | None:
+    """Names of the classes that torchvision's own weights tell apart, where they are this many; else None."""
+    family, _, name = spec.partition("?")[0].partition(":")
+    if family != "torchvision":
+        return None
+    models = import_torchvision().models
+    try:
+        names = list(models.get_model_weights(name).DEFAULT.meta["categories"])
+    except (ValueError, KeyError, AttributeError):
+        return None
+    return names if len(names) == outputs else None
+
+
 def load_snapshot(run: Run, epoch: int, allow: Sequence[str] | None = None) -> nn.Module:
     """The network of a snapshot in eval mode, with its weights mapped from the file, not copied.
 

@@ -1,0 +1,101 @@
+"""What a run holds, as data and as a text for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from dnnviz.store import Run
+
+
+def describe(run: Run) -> dict[str, Any]:
+    """Everything `dnnviz info` says about a run, as JSON can hold it: name, path, bytes, model, data, inputs, layers,
+    units, snapshots with their accuracies, uncovered modules, unpublished leftovers and damage."""
+    manifest = run.manifest
+    return {
+        "name": run.name,
+        "path": str(run.path),
+        "created": manifest.get("created"),
+        "bytes": sum(p.stat().st_size for p in run.path.rglob("*") if p.is_file()),
+        "model": manifest["model"],
+        "data": manifest["data"],
+        "preprocessing": manifest["preprocessing"],
+        "classes": run.classes,
+        "splits": {name: int(count) for name, count in zip(run.splits, run.class_counts.sum(axis=1), strict=True)},
+        "inputs": {"kept": run.kept, "aggregated": int(run.class_counts.sum())},
+        "units": run.units,
+        "layers": [{"name": layer.name, "kind": layer.kind, "units": layer.units, "shape": list(layer.shape)} for layer in run.layers],
+        "uncovered": manifest.get("uncovered", []),
+        "snapshots": [{"epoch": epoch, "weights": bool(run.snapshot(epoch).get("weights")), **run.metrics(epoch)} for epoch in run.epochs],
+        "unpublished": run.unpublished(),
+        "damage": run.damage(),
+    }
+
+
+def as_text(about: dict[str, Any]) -> str:
+    """The description as a person reads it in a terminal."""
+    model, kept, size = about["model"], about["inputs"], about["preprocessing"]["size"]
+    splits = " + ".join(f"{count:,} {name}" for name, count in about["splits"].items())
+    network = model.get("spec") or f"{model.get('class')}, which cannot be built again (no model_spec was given)"
+    lines = [
+        f"Run {about['name']} · {about['path']} · {_bytes(about['bytes'])} · made {about['created']}",
+        f"network    {network} · {model.get('parameters', 0):,} parameters",
+        f"data       {about['data'].get('spec') or 'not named'} · {splits} inputs of {' × '.join(map(str, size))} in {len(about['classes'])} classes",
+        f"inputs     {kept['kept']:,} kept one by one, {kept['aggregated']:,} in the aggregates",
+        "",
+        f"{len(about['layers'])} layers, {about['units']:,} units",
+        *_table(
+            ("layer", "kind", "units", "output"), [(e["name"], e["kind"], f"{e['units']:,}", "×".join(map(str, e["shape"]))) for e in about["layers"]]
+        ),
+        "",
+        f"{len(about['snapshots'])} snapshots",
+    ]
+    names = list(about["splits"]) if len(about["splits"]) > 1 else []
+    rows = []
+    for entry in about["snapshots"]:
+        parts = entry.get("splits", {})
+        per_split = [_percent(parts.get(name, {}).get("accuracy")) for name in names]
+        loss = entry.get("loss")
+        rows.append(
+            (
+                str(entry["epoch"]),
+                _percent(entry.get("accuracy")),
+                *per_split,
+                "–" if loss is None else f"{loss:.4f}",
+                "yes" if entry["weights"] else "no",
+            )
+        )
+    lines += _table(("epoch", "accuracy", *names, "loss", "weights"), rows)
+    if about["uncovered"]:
+        lines += ["", f"{len(about['uncovered'])} modules with weights are no layer"]
+        lines += _table(
+            ("module", "type", "parameters", "reason"),
+            [(str(e.get("name")), str(e.get("type")), f"{e.get('parameters', 0):,}", str(e.get("reason"))) for e in about["uncovered"]],
+        )
+    else:
+        lines += ["", "Every module with weights is a layer or belongs to one."]
+    if about["unpublished"]:
+        lines += [
+            "",
+            f"Unfinished, not part of the run: {', '.join(about['unpublished'])} (a writer was killed, or is at work; the next one clears it).",
+        ]
+    lines += ["", *about["damage"]] if about["damage"] else []
+    return "\n".join(lines)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
+    # Numbers stand on the right, words on the left.
+    right = [bool(rows) and all(row[i][:1].isdigit() or row[i] in ("–",) for row in rows) and "×" not in rows[0][i] for i in range(len(head))]
+    return [
+        "  " + "  ".join(cell.rjust(w) if r else cell.ljust(w) for cell, w, r in zip(row, widths, right, strict=True)).rstrip()
+        for row in (head, *rows)
+    ]
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.2f} %"
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count < 1e9 else f"{count / 1e9:.2f} GB"
