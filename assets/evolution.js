@@ -97,7 +97,7 @@
   function describe(layer) {
     const at = Math.max(0, play.shown);
     const dead = (view.description.dead[at] || [])[view.description.layers.indexOf(layer)];
-    const share = dead ? ", " + (dead < 0.1 ? (100 * dead).toFixed(1) : Math.round(100 * dead)) + " % dead" : "";
+    const share = dead ? ", " + ((100 * dead).toFixed(dead < 0.01 ? 1 : 0)) + " % dead" : "";
     return `${layer.kind}, ${dv.count(layer.units)} units${share}`;
   }
 
@@ -149,7 +149,7 @@
     const ramp = document.createElement("span");
     ramp.className = "ramp";
     ramp.style.background = dv.gradient("sequential");
-    document.getElementById("evolution-legend").replaceChildren(low < 0 ? (view.selection.scale === "all" ? dv.number(low) : "layer's minimum") : "0", ramp, high);
+    document.getElementById("evolution-legend").replaceChildren(low < 0 ? (view.selection.scale === "all" ? dv.number(low) : "0 or layer's minimum") : "0", ramp, high);
   }
 
   // -- events over the epochs ---------------------------------------------------------------------------------------

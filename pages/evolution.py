@@ -10,7 +10,21 @@ import dash_bootstrap_components as dbc
 from dash import ClientsideFunction, Input, Output, State, callback, clientside_callback, dcc, html
 
 from dnnviz import components, urlstate
-from dnnviz.analysis.evolution import DIED, FIGURES, NONE, REVIVED, SWITCHED, Event, events_at, evolution, metric_courses
+from dnnviz.analysis.evolution import (
+    DIED,
+    FIGURES,
+    NONE,
+    REVIVED,
+    SETTLED,
+    SWITCHED,
+    Event,
+    Evolution,
+    events_at,
+    evolution,
+    first_and_last,
+    metric_courses,
+    settled_from,
+)
 from dnnviz.endpoints import context
 from dnnviz.figures.evolution import layers_chart, line_style, metrics_chart
 from dnnviz.store import Run
@@ -55,6 +69,7 @@ CHOICES: dict[str, Mapping[str, str]] = {
     "form": FORMS,
     **dict.fromkeys(("loop", "smooth", "marks", "charts"), SWITCH),
 }
+SETTLED_ROWS = 16
 LISTED = 150  # events of one kind in the list
 
 SOURCE = (
@@ -238,12 +253,12 @@ def draw_charts(request: dict[str, str] | None) -> tuple[Any, Any, str, list[Any
     return metrics_chart(run.epochs, accuracy, loss, theme), layers, FIGURE_NOTES[figure], splits
 
 
-def _events(run: Run, selection: urlstate.Selection) -> list[Any]:
-    events = events_at(run, evolution(run, context().results), selection.epoch)
-    title = html.H1(f"Events of epoch {selection.epoch}", className="dv-title")
-    if selection.epoch == run.epochs[0]:
+def _events(run: Run, found: Evolution, epoch: int) -> list[Any]:
+    events = events_at(run, found, epoch)
+    title = html.H1(f"Events of epoch {epoch}", className="dv-title")
+    if epoch == run.epochs[0]:
         return [title, components.note("The first snapshot: events are told from the second one on.")]
-    before = run.epochs[run.epochs.index(selection.epoch) - 1]
+    before = run.epochs[run.epochs.index(epoch) - 1]
     counts = {kind: sum(event.kind == kind for event in events) for kind in EVENTS}
     parts: list[Any] = [
         title,
@@ -251,11 +266,29 @@ def _events(run: Run, selection: urlstate.Selection) -> list[Any]:
     ]
     rows: list[Any] = []
     for kind, text in EVENTS.items():
-        found = [event for event in events if event.kind == kind]
-        rows += [_event(run, event) for event in found[:LISTED]]
-        if len(found) > LISTED:
-            rows.append(html.Div(f"and {len(found) - LISTED} more that {text}", className="dv-small evo-more"))
+        same = [event for event in events if event.kind == kind]
+        rows += [_event(run, event) for event in same[:LISTED]]
+        if len(same) > LISTED:
+            rows.append(html.Div(f"and {len(same) - LISTED} more that {text}", className="dv-small evo-more"))
     return [*parts, *([html.Div(rows, className="evo-events", tabIndex=0, role="group", **{"aria-label": "Events"})] if rows else [])]
+
+
+def _summary(run: Run, found: Evolution) -> list[Any]:
+    """What to look at, where nothing was clicked yet: when the layers settle, the first and the last ones to do so."""
+    start = settled_from(found.remaining).tolist()
+    shown = first_and_last(settled_from(found.remaining), SETTLED_ROWS)
+    rows = [(run.layers[i].name, float(start[i]), f"epoch {run.epochs[start[i]]}", False, None) for i in shown]
+    text = f"From this epoch on the layer stays within {SETTLED:g} of its last state (distance to the last snapshot, as in the chart)."
+    if len(shown) < len(start):
+        text += f" Shown are the {SETTLED_ROWS // 2} layers that settle first and the {SETTLED_ROWS // 2} that settle last."
+    return [
+        html.H1("When layers settle", className="dv-title"),
+        components.note(text),
+        html.Div(components.bars(rows), className="mt-2"),
+        html.P(
+            "Click a cell for its unit: the images that excite it most, its mean per class and its course over the epochs.", className="dv-note mt-3"
+        ),
+    ]
 
 
 def _event(run: Run, event: Event) -> html.Button:
@@ -281,4 +314,6 @@ def show_details(data: dict[str, str], theme: str | None) -> list[Any]:
     run = selection.run
     if run is None or len(run.epochs) == 1:
         return []
-    return [*_events(run, selection), html.Hr(), *components.unit_card(selection, theme or "light")]
+    found = evolution(run, context().results)
+    below = components.unit_card(selection, theme or "light") if selection.layer else _summary(run, found)
+    return [*_events(run, found, selection.epoch), html.Hr(), *below]

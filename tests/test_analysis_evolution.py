@@ -151,6 +151,13 @@ def test_evolution_is_computed_once(tmp_path, monkeypatch):
         ev.evolution(other, cache)
 
 
+def test_settled_from():
+    remaining = np.array([[0.9, 0.05, 0.5], [0.05, 0.05, 0.5], [0.3, 0.02, 0.4], [0.05, 0.01, 0.2], [0, 0, 0]])
+    assert ev.settled_from(remaining).tolist() == [3, 0, 4]
+    assert ev.first_and_last(np.array([3, 0, 4]), 4) == [0, 1, 2]
+    assert ev.first_and_last(np.array([3, 0, 4, 9, 1, 2]), 4) == [1, 2, 3, 4]
+
+
 def test_metric_courses(tmp_path):
     run = write_run(tmp_path / "small", epochs=(0, 1, 5))
     courses = ev.metric_courses(run, "accuracy")

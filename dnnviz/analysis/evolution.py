@@ -28,6 +28,8 @@ STANDARD_ERRORS = 2.0
 # Means that differ by less than rounding are equal, even where a unit does not vary within its classes.
 ROUNDING = 1e-4
 
+SETTLED = 0.1  # distance to the last snapshot below which a layer counts as settled
+
 NONE = -1  # preferred class of a dead unit
 
 
@@ -107,6 +109,19 @@ def events_at(run: Run, found: Evolution, epoch: int) -> list[Event]:
     names = [(layer.name, unit) for layer in run.layers for unit in range(layer.units)]
     columns = np.concatenate([np.flatnonzero(found.events[i] == kind) for kind in (DIED, REVIVED, SWITCHED)])
     return [Event(int(found.events[i, c]), *names[c], int(before[c]), int(found.preferred[i, c])) for c in columns]
+
+
+def settled_from(remaining: np.ndarray) -> np.ndarray:
+    """From which snapshot on each layer stays within SETTLED of its last state: int64 [L], rows of `remaining` [E, L]."""
+    away = ~(remaining <= SETTLED)
+    return np.where(away.any(axis=0), len(remaining) - away[::-1].argmax(axis=0), 0)
+
+
+def first_and_last(start: np.ndarray, most: int) -> list[int]:
+    """At most `most` layers, in the order of the network: all of them, or the half that settles first and the half that settles last."""
+    order = np.argsort(start, kind="stable")
+    chosen = order if len(order) <= most else np.concatenate([order[: most // 2], order[-(most // 2) :]])
+    return sorted(int(i) for i in chosen)
 
 
 def metric_courses(run: Run, name: str) -> dict[str, list[float]]:
