@@ -17,23 +17,20 @@
     const mine = ++order;
     const { run, show, stat } = selection;
     const split = selection.split === "all" ? "" : selection.split;
-    const [description, epochs, events] = await Promise.all([
-      dv.fetchJson(dv.dataUrl(run, "layers.json")),
-      dv.fetchFloats(dv.dataUrl(run, "epochs", { show, stat, split })),
-      dv.fetchShorts(dv.dataUrl(run, "events")),
-    ]);
+    const [description, epochs] = await Promise.all([dv.fetchJson(dv.dataUrl(run, "layers.json")), dv.fetchFloats(dv.dataUrl(run, "epochs", { show, stat, split }))]);
     const host = document.getElementById("evolution-grid");
     if (mine !== order || !host) return;
     const before = onPage() && view.grid.host === host ? view : null;
     const [E, U] = epochs.shape;
-    const half = E * U;
     const same = before && before.values === epochs.data && before.selection.scale === selection.scale;
     const next = before || { grid: makeGrid(host), columns: [] };
     Object.assign(next, { description, selection, E, U, values: epochs.data });
-    if (!before || before.eventSource !== events) {
-      next.eventSource = events;
-      next.events = Uint8Array.from(events.data.subarray(0, half));
-      next.preferred = events.data.subarray(half);
+    if (!before || before.run !== run) {
+      next.run = run;
+      next.events = new Uint8Array(E * U);
+      next.preferred = null;
+      // The first time, the server works them out; the grid need not wait.
+      loadEvents(next).catch((error) => dv.toast(error.message));
     }
     if (!same) {
       next.ranges = ranges(epochs.data, description.layers, E, U, selection.scale);
@@ -51,6 +48,18 @@
     play.shown = -1;
     draw();
     attachCharts();
+  }
+
+  async function loadEvents(next) {
+    const found = await dv.fetchShorts(dv.dataUrl(next.run, "events"));
+    const half = found.data.length / 2;
+    next.events = Uint8Array.from(found.data.subarray(0, half));
+    next.preferred = found.data.subarray(half);
+    if (next !== view || !onPage()) return;
+    countEvents();
+    drawTimeline();
+    play.shown = -1;
+    draw();
   }
 
   // One [low, high] per layer for all epochs, or per epoch and layer (mode `layer`): as long as E × L.
@@ -107,7 +116,8 @@
     const value = view.values[at * view.U + column];
     const classes = view.description.classes;
     const name = (label) => (label < 0 ? "none, it is dead" : "“" + dv.escape(classes[label]) + "”");
-    const lines = [`${dv.number(value)} at epoch ${view.description.epochs[at]}`, "preferred class: " + name(view.preferred[at * view.U + column])];
+    const lines = [`${dv.number(value)} at epoch ${view.description.epochs[at]}`];
+    if (view.preferred) lines.push("preferred class: " + name(view.preferred[at * view.U + column]));
     const event = view.events[at * view.U + column];
     if (event === 3) lines.push("changed from " + name(view.preferred[(at - 1) * view.U + column]));
     else if (event) lines.push(EVENTS[event] + " since epoch " + view.description.epochs[at - 1]);
@@ -238,6 +248,7 @@
     view.grid.rows.forEach((row, i) => {
       if (notes[i]) notes[i].textContent = describe(row.layer);
     });
+    if (view.grid.hovered) view.grid.tip.innerHTML = view.grid.describe(view.grid.hovered);
     // React owns these two: its text node is kept, and it sets them itself when playback stops.
     const number = document.getElementById("epoch-value");
     if (number && number.firstChild) number.firstChild.nodeValue = String(epoch);
@@ -311,7 +322,7 @@
   ]) {
     // Only while it plays: a paused page leaves the arrows to the shell.
     const shells = dv.keys[key];
-    dv.keys[key] = (event) => (onPage() && play.running ? goTo(play.shown + by) : shells ? shells(event) : false);
+    dv.keys[key] = (event) => (onPage() && play.running && !event.target.matches("input[type=radio]") ? goTo(play.shown + by) : shells ? shells(event) : false);
   }
   document.addEventListener("click", (event) => {
     if (!onPage() || !event.target.closest) return;

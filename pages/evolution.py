@@ -162,7 +162,7 @@ def _centre(extra: Mapping[str, str]) -> html.Div:
             ],
             className="evo-transport",
         ),
-        html.Div(id="evolution-timeline", className="evo-timeline", title="Events of every snapshot; click to go there"),
+        html.Div(id="evolution-timeline", className="evo-timeline", **{"aria-hidden": "true"}),
         html.Div(
             [
                 components.select("speed", SPEEDS, extra["speed"], "Snapshots a second"),

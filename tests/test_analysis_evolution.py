@@ -67,31 +67,38 @@ def test_events_of_units():
     assert ev.unit_events(before, after).tolist() == [ev.DIED, ev.REVIVED, ev.SWITCHED, 0, 0]
 
 
+def distance(a, b, layers, sizes=None):
+    sizes = np.ones(len(a)) if sizes is None else np.asarray(sizes)
+    return ev.profile_distance(ev.class_profiles(a, sizes), ev.class_profiles(b, sizes), layers)
+
+
 def test_profile_distance_sees_direction_and_not_scale():
     random = np.random.default_rng(0)
     layers = (Layer("a", "conv", 40, (40, 4, 4), 0), Layer("b", "linear", 60, (60,), 40))
     a = random.normal(size=(10, 100))
-    other = random.normal(size=(10, 100))
-    assert ev.profile_distance(a, a, layers) == pytest.approx([0, 0], abs=1e-12)
-    assert ev.profile_distance(a, 3 * a + 5, layers) == pytest.approx([0, 0], abs=1e-12)
-    assert ev.profile_distance(a, -a, layers) == pytest.approx([2, 2])
+    assert distance(a, a, layers) == pytest.approx([0, 0], abs=1e-12)
+    assert distance(a, 3 * a + 5, layers) == pytest.approx([0, 0], abs=1e-12)
+    centred = a - a.mean(axis=0)
+    assert distance(a, -centred, layers) == pytest.approx([2, 2])
     mixed = a.copy()
-    mixed[:, 40:] = other[:, 40:]
-    near, far = ev.profile_distance(a, mixed, layers)
+    mixed[:, 40:] = random.normal(size=(10, 60))
+    near, far = distance(a, mixed, layers)
     assert near == pytest.approx(0, abs=1e-12)
+    x, y = centred[:, 40:].ravel(), (mixed - mixed.mean(axis=0))[:, 40:].ravel()
+    assert far == pytest.approx(1 - x @ y / np.sqrt((x @ x) * (y @ y)))
     assert 0.7 < far < 1.3
 
 
 def test_profile_distance_of_silent_layers_single_classes_and_missing_classes():
     layers = (Layer("a", "conv", 3, (3, 1, 1), 0),)
     silent, loud = np.zeros((4, 3)), np.arange(12.0).reshape(4, 3) ** 2
-    assert ev.profile_distance(silent, silent, layers) == [0]
-    assert ev.profile_distance(silent, loud, layers) == [1]
-    assert ev.profile_distance(loud[1:2], 2 * loud[1:2], layers) == pytest.approx([0])
+    assert distance(silent, silent, layers) == [0]
+    assert distance(silent, loud, layers) == [1]
+    assert distance(loud[1:2], 2 * loud[1:2], layers) == pytest.approx([0])
     gap = loud.copy()
     gap[2] = np.nan
-    assert ev.profile_distance(gap, gap, layers) == pytest.approx([0])
-    assert np.isnan(ev.profile_distance(np.full((4, 3), np.nan), loud, layers)).all()
+    assert distance(gap, gap, layers, sizes=[1, 1, 0, 1]) == pytest.approx([0])
+    assert np.isnan(distance(gap, loud, layers)).all()
 
 
 def test_follow_agrees_with_the_run(tmp_path):

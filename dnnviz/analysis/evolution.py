@@ -82,7 +82,7 @@ def follow(run: Run) -> Evolution:
     preferred = np.full((count, run.units), NONE, dtype=np.int16)
     dead, mean, change, remaining = np.full((4, count, len(run.layers)), np.nan, dtype=np.float32)
     class_sizes = run.class_counts.sum(axis=0)
-    last = run.class_mean(run.epochs[-1])
+    last = class_profiles(run.class_mean(run.epochs[-1]), class_sizes)
     before: np.ndarray | None = None
     for i, epoch in enumerate(run.epochs):
         class_mean = run.class_mean(epoch)
@@ -95,10 +95,11 @@ def follow(run: Run) -> Evolution:
         for j, layer in enumerate(run.layers):
             dead[i, j] = silent[layer.columns].mean()
             mean[i, j] = activation[layer.columns].mean()
+        profiles = class_profiles(class_mean, class_sizes)
         if before is not None:
-            change[i] = profile_distance(before, class_mean, run.layers)
-        remaining[i] = profile_distance(class_mean, last, run.layers)
-        before = class_mean
+            change[i] = profile_distance(before, profiles, run.layers)
+        remaining[i] = profile_distance(profiles, last, run.layers)
+        before = profiles
     return Evolution(events, preferred, dead, mean, change, remaining)
 
 
@@ -168,26 +169,27 @@ def unit_events(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     return events
 
 
+def class_profiles(mean: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Class means of the classes that have inputs, each unit centred over them (with one such class: as they are): float32 [K', U]."""
+    known = mean[sizes > 0]
+    return known - known.mean(axis=0) if len(known) > 1 else known
+
+
 def profile_distance(a: np.ndarray, b: np.ndarray, layers: tuple[Layer, ...]) -> np.ndarray:
     """How far the class profiles of each layer lie apart in two snapshots of one run: float64 [L], 0 equal, 1 unrelated, at most 2.
 
-    a, b: float [K, U], class means. One minus the cosine of the two K × units matrices, each unit centred over the classes
-    (with one class: as they are). It does not see a layer that merely grows or gains an offset, and needs no matching,
-    since the units of two snapshots of one network are the same. That networks settle from the input on upwards was
-    shown with SVCCA by M. Raghu et al., SVCCA, NeurIPS 2017; where units have no common order, use such a measure.
+    a, b: float [K, U], `class_profiles`. One minus the cosine of the two K × units matrices. It does not see a layer that
+    merely grows or gains an offset, and needs no matching, since the units of two snapshots of one network are the same.
+    That networks settle from the input on upwards was shown with SVCCA by M. Raghu et al., SVCCA, NeurIPS 2017; where units
+    have no common order, use such a measure.
     """
-    known = np.isfinite(a).all(axis=1) & np.isfinite(b).all(axis=1)
-    a, b = a[known].astype(np.float64), b[known].astype(np.float64)
-    if len(a) > 1:
-        a, b = a - a.mean(axis=0), b - b.mean(axis=0)
-    dots, a_squares, b_squares = (a * b).sum(axis=0), (a * a).sum(axis=0), (b * b).sum(axis=0)
-    distances = np.full(len(layers), np.nan)
+    dots, a_squares, b_squares = (np.einsum("ku,ku->u", x, y, dtype=np.float64) for x, y in ((a, b), (a, a), (b, b)))
+    distances = np.empty(len(layers))
     for i, layer in enumerate(layers):
-        dot, aa, bb = (values[layer.columns].sum() for values in (dots, a_squares, b_squares))
-        if not known.any():
-            continue
-        if aa > 0 and bb > 0:
-            distances[i] = 1 - np.clip(dot / np.sqrt(aa * bb), -1, 1)
-        else:
+        dot, aa, bb = (float(values[layer.columns].sum()) for values in (dots, a_squares, b_squares))
+        if aa == 0 or bb == 0:
+            # A layer whose units do not tell classes apart has no profile; it is far from any that has one.
             distances[i] = 0.0 if aa == bb else 1.0
+        else:
+            distances[i] = 1 - np.clip(dot / np.sqrt(aa * bb), -1, 1)
     return distances
