@@ -262,7 +262,8 @@
       play.running = false;
       return;
     }
-    const elapsed = Math.min(0.25, (now - play.last) / 1000);
+    // A frame's time may lie before the click that started playback; a tab that slept does not leap.
+    const elapsed = Math.min(0.25, Math.max(0, now - play.last) / 1000);
     play.last = now;
     play.position += elapsed * (Number(view.selection.speed) || 3);
     // The last snapshot is held as long as the others before playback ends or starts again.

@@ -94,6 +94,7 @@ def layout(**query: Any) -> html.Div:
         return components.page(selection, problems, _one_snapshot(run), defaults=DEFAULTS)
     choices = {**CHOICES, "split": {"all": "All", **{name: name for name in run.splits}}}
     extra = {key: value if value in choices.get(key, {value}) else DEFAULTS[key] for key, value in selection.extra.items()}
+    extra["kinds"] = ",".join(kind for kind in extra["kinds"].split(",") if kind in KINDS) or DEFAULTS["kinds"]
     return components.page(selection, problems, _centre(extra), _controls(run, extra), "evolution-details", strip=True, defaults=DEFAULTS)
 
 

@@ -175,7 +175,7 @@ def test_a_click_in_a_chart_goes_to_its_epoch(page, app):
 def test_charts_follow_their_controls_and_not_the_epoch(page, app, run):
     found = follow(run)
     visit(page, app)
-    drawn = page.evaluate("() => Array.from(document.querySelector('#evolution-layers .js-plotly-plot').data[0].z.map((row) => Array.from(row)[3]))")
+    drawn = page.evaluate("() => document.querySelector('#evolution-layers .js-plotly-plot').calcdata[0][0].z.map((row) => row[3])")
     assert np.allclose(drawn, found.change[3], atol=1e-5)
     requests = []
     page.on("request", lambda request: requests.append(request.post_data or "") if "_dash-update" in request.url else None)
@@ -256,6 +256,7 @@ def test_figures():
     assert [trace.name for trace in lines.data] == ["conv1", "fc"]
     means = layers_chart([0, 1], ["a", "b"], np.array([[2.0, 0.0], [4.0, 0.0]]), "mean", "light")
     assert means.data[0].z.tolist() == [[0.5, 1.0], [0.0, 0.0]]
+    assert layers_chart([0, 1], [], np.zeros((2, 0)), "change", "light").data[0].z.shape == (0, 2)
     both = metrics_chart([0, 1], {"train": [0.1, 0.9], "test": [0.1, 0.8]}, {"train": [2.0, 0.1], "test": [2.0, 0.4]}, "light")
     assert len(both.data) == 4 and both.data[1].line.color != both.data[0].line.color
     assert len(metrics_chart([0, 1], {"all inputs": [0.1, 0.9]}, {}, "light").data) == 1

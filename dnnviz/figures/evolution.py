@@ -87,7 +87,7 @@ def layers_chart(
         result.update_yaxes(nticks=5, rangemode="tozero", tickformat=".0%" if share else None)
         result.update_layout(showlegend=len(names) <= LINE_LEGEND)
     else:
-        step = -(-len(names) // NAMED_LAYERS)
+        step = max(1, -(-len(names) // NAMED_LAYERS))
         result.add_trace(
             go.Heatmap(
                 x=positions,
