@@ -45,7 +45,7 @@
     if (!scales.has(name)) {
       const sorted = how.sign === "positive" ? data.map((v) => Math.max(v, 0)) : data.map(Math.abs);
       sorted.sort();
-      // Half of the largest value at least half as strong: a percentile of zero would colour a sparse map entirely.
+      // Where the percentile is zero (a map with few pixels that count), the largest value takes its place.
       const at = Math.min(sorted.length - 1, Math.floor((how.clip / 100) * sorted.length));
       scales.set(name, sorted[at] > 0 ? sorted[at] : sorted[sorted.length - 1]);
       if (scales.size > 2000) scales.delete(scales.keys().next().value);
@@ -89,11 +89,13 @@
     const signed = isSigned(column, how);
     const colours = table(how.colours);
     for (let i = 0; i < map.data.length; i++) {
-      const grey = 0.299 * out[4 * i] + 0.587 * out[4 * i + 1] + 0.114 * out[4 * i + 2];
+      let grey = 0.299 * out[4 * i] + 0.587 * out[4 * i + 1] + 0.114 * out[4 * i + 2];
       const value = map.data[i];
       const size = top > 0 ? Math.min((how.sign === "positive" ? Math.max(value, 0) : Math.abs(value)) / top, 1) : 0;
       let alpha, red, green, blue;
       if (signed) {
+        // A paler picture lets two colours stand out on black and on white.
+        grey += (118 - grey) * 0.4 * how.strength;
         alpha = how.strength * Math.pow(size, 0.75);
         [red, green, blue] = value < 0 ? AGAINST : FOR;
       } else {
@@ -222,7 +224,7 @@
     cell.button.className = "dv-tile";
     cell.button.setAttribute("aria-label", `${column.title} of ${row.name} for ${about.target}: ${about.note.text}`);
     cell.mark.replaceChildren(element("i", "dv-dot " + about.note.state), about.note.text);
-    cell.mark.title = about.note.text + (about.layer ? ", at " + about.layer : "");
+    cell.mark.title = (about.note.why || about.note.text) + (about.layer ? " Layer: " + about.layer + "." : "");
     cell.drawn = wanted;
   }
 
@@ -454,6 +456,7 @@
       element("h2", "dv-title", column.title),
       element("div", "dv-note", row.name + (row.truth === null ? "" : ", true class " + row.truth)),
       element("div", "dv-trust", element("i", "dv-dot " + about.note.state), about.note.text),
+      element("p", "dv-small", about.note.why || ""),
       value,
       list,
       plain,

@@ -20,12 +20,13 @@ class Note:
     """How far to believe one map.
 
     state: `good`; `warning` (a promise of the method is held badly); `degenerate` (the map does not show what its name says).
-    text: a few words with the number behind it. value: that number, where there is one.
+    text: a few words with the number behind it. value: that number, where there is one. why: what it means, a sentence.
     """
 
     state: Literal["good", "warning", "degenerate"]
     text: str
     value: float | None = None
+    why: str = ""
 
 
 @dataclass(frozen=True)

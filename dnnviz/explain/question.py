@@ -145,14 +145,14 @@ def scores(model: torch.nn.Module, inputs: torch.Tensor) -> torch.Tensor:
     return output
 
 
-def gradient_note(values: torch.Tensor, text: str) -> list[Note]:
-    """A Note an input: `text`, or degenerate where the map is zero everywhere or not finite."""
+def gradient_note(values: torch.Tensor, text: str, why: str = "") -> list[Note]:
+    """A Note an input: `text` and `why`, or degenerate where the map is zero everywhere or not finite."""
     flat = values.detach().flatten(1)
     peaks = torch.nan_to_num(flat.abs().amax(dim=1), nan=float("inf")).tolist()
     return [
         Note("degenerate", "not finite: the score overflows")
         if peak == float("inf")
-        else Note("good", text)
+        else Note("good", text, why=why)
         if peak > 0
         else Note("degenerate", "zero everywhere: the score does not depend on the input")
         for peak in peaks

@@ -114,6 +114,6 @@ def _about(found: Attribution, row: int, opened: Run) -> dict[str, Any]:
         "probability": float(probabilities[target]),
         "top": [[int(index), float(probabilities[index])] for index in best],
         "layer": found.layer,
-        "note": {"state": note.state, "text": note.text},
+        "note": {"state": note.state, "text": note.text, "why": note.why},
         "seconds": found.seconds / len(found.targets),
     }

@@ -9,6 +9,8 @@ from dnnviz.explain.registry import register
 if TYPE_CHECKING:
     from dnnviz.explain.question import Answer, Question
 
+_SOME = "Some places of this layer speak for the class."
+_NONE = "The weighted feature maps are nowhere positive: at this layer nothing speaks for the class, and what little is left would be noise."
 _NOISE = 1e-6  # evidence below this share of the map's negative part is rounding, not evidence
 
 
@@ -42,7 +44,7 @@ def grad_cam(question: Question) -> Answer:
     # What is left of a map without positive evidence is rounding noise, and a viewer would stretch it.
     values, heatmap = values * positive[:, None, None, None], heatmap * positive[:, None, None]
     notes = [
-        note if some or note.state != "good" else Note("degenerate", "no positive evidence at this layer")
-        for note, some in zip(gradient_note(weighted, "evidence found"), positive.tolist(), strict=True)
+        note if some or note.state != "good" else Note("degenerate", "no positive evidence at this layer", why=_NONE)
+        for note, some in zip(gradient_note(weighted, "evidence found", _SOME), positive.tolist(), strict=True)
     ]
     return Answer(values, heatmap, notes, maps.layer)

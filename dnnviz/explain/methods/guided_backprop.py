@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from dnnviz.explain.question import Answer, Question
 
 
+_WHY = "The network has ReLUs, so the guided map is another one than the plain gradient; it is sharp, but depends little on the class."
+_NONE = "This network has no ReLU (it may use GELU or SiLU), so nothing is guided and the map is the signed saliency."
+
+
 @register(
     "guided_backprop",
     title="Guided backprop",
@@ -30,7 +34,7 @@ def guided_backprop(question: Question) -> Answer:
 
     with after_rectifiers(lambda gradient: gradient.clamp(min=0)) as seen:
         gradient = question.gradient()
-    notes = gradient_note(gradient, "differs from the gradient")
+    notes = gradient_note(gradient, "differs from gradient", _WHY)
     if not seen.count:
-        notes = [Note("degenerate", "equals the plain gradient: no ReLU found")] * len(gradient)
+        notes = [Note("degenerate", "equals the plain gradient: no ReLU found", why=_NONE)] * len(gradient)
     return Answer(gradient, gradient.sum(dim=1), notes)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from dnnviz.explain.question import Answer, Question
 
 _BASELINES = ("mean", "blur")
+_WHY = "Completeness: the map should add up to the change of the score from the baseline; the gap is what is missing, and shrinks with more steps."
 _GAP = 0.05  # completeness error above which the map is marked
 
 
@@ -62,14 +63,14 @@ def integrated_gradients(question: Question, *, steps: int, baseline: str) -> An
     values = (inputs - start) * total
     gaps = ((values.flatten(1).sum(dim=1) - difference).abs() / difference.abs().clamp(min=1e-12)).tolist()
     notes = [
-        note if note.state != "good" else Note("good" if gap <= _GAP else "warning", f"completeness gap {_percent(gap)}", gap)
+        note if note.state != "good" else Note("good" if gap <= _GAP else "warning", f"gap {_percent(gap)}", gap, _WHY)
         for note, gap in zip(gradient_note(values, ""), gaps, strict=True)
     ]
     return Answer(values, values.sum(dim=1), notes)
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %" if share < 0.1 else f"{100 * share:.0f} %" if share < 10 else "above 1000 %"
+    return f"{100 * share:.1f}\u00a0%" if share < 0.1 else f"{100 * share:.0f}\u00a0%" if share < 10 else "above 1000\u00a0%"
 
 
 def _blurred(inputs: torch.Tensor) -> torch.Tensor:

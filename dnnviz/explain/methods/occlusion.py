@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from dnnviz.explain.question import Answer, Question
 
 
+_WHY = "How far the score (logit) of the class falls at most when a window is covered, averaged over the windows at a pixel."
+_NONE = "Covering any part of the picture does not lower the score of the class."
+
+
 def _window(parameters: Mapping[str, Any], height: int, width: int) -> tuple[int, int]:
     """Window and stride in pixels; 0 stands for a seventh of the shorter side, and half the window."""
     window = min(parameters["window"] or max(2, round(min(height, width) / 7)), height, width)
@@ -77,7 +81,7 @@ def occlusion(question: Question, *, window: int, stride: int) -> Answer:
     notes = []
     for largest in fall.flatten(1).amax(dim=1).tolist():
         if largest > 0:
-            notes.append(Note("good", f"score falls by up to {largest:.2g}", largest))
+            notes.append(Note("good", f"falls by up to {largest:.2g}", largest, _WHY))
         else:
-            notes.append(Note("degenerate", "no window supports the class" if largest == largest else "not finite: the score overflows"))
+            notes.append(Note("degenerate", "no window supports the class" if largest == largest else "not finite: the score overflows", why=_NONE))
     return Answer(fall[:, None], fall, notes)

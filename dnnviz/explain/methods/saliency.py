@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from dnnviz.explain.question import Answer, Question
 
 
+_WHY = "The gradient of the score itself, before the softmax, which would shrink it."
+
+
 @register(
     "saliency",
     title="Saliency",
@@ -30,5 +33,5 @@ def saliency(question: Question, *, absolute: bool) -> Answer:
 
     gradient = question.gradient()
     largest = gradient.gather(1, gradient.abs().argmax(dim=1, keepdim=True))[:, 0]
-    notes = gradient_note(gradient, "logit gradient")
+    notes = gradient_note(gradient, "logit gradient", _WHY)
     return Answer(gradient.abs(), largest.abs(), notes) if absolute else Answer(gradient, largest, notes)
