@@ -242,12 +242,12 @@ class Look:
         """Images uint8 [n, H, W, 1 or 3] and, for each, whether they give the tensor back to 1/255 (bool [n])."""
         n, channels = tensors.shape[:2]
         if n == 0:
-            return np.zeros((0, *tensors.shape[2:], 1 if channels not in (3,) else 3), dtype=np.uint8), np.zeros(0, dtype=bool)
+            return np.zeros((0, *tensors.shape[2:], 3 if channels == 3 else 1), dtype=np.uint8), np.zeros(0, dtype=bool)
         mean = torch.tensor(self.mean, dtype=torch.float32).reshape(1, -1, 1, 1)
         std = torch.tensor(self.std, dtype=torch.float32).reshape(1, -1, 1, 1)
-        wanted = (tensors.float() * std + mean) * 255.0
-        rounded = wanted.round().clamp(0, 255)
-        exact = ((wanted - rounded).abs() <= 1.0).flatten(1).all(1).numpy()
+        wanted = (tensors.float() * std).add_(mean).mul_(255.0)
+        rounded = wanted.round().clamp_(0, 255)
+        exact = (wanted.sub_(rounded).abs_().flatten(1).amax(1) <= 1.0).numpy()
         shown = rounded.to(torch.uint8).permute(0, 2, 3, 1)
         if channels not in (1, 3):
             # No eye sees two, four or more channels: their mean in grey, and the tensor itself is stored.

@@ -164,13 +164,10 @@ def _passed(start: Value, end: Value) -> list[str]:
     names: list[str] = []
     here = end
     while here is not start and here.maker is not None:
-        call: Call | None = here.maker.call
-        if start.maker is None or call is not start.maker.call:
-            names.append(call.name if call else "")
-        inside = here.maker.inputs
-        if not inside:
-            break
-        here = inside[0]
+        call = here.maker.call
+        if start.maker is None or not start.maker.call.within(call):
+            names.append(call.name)
+        here = here.maker.inputs[0]
     return names
 
 

@@ -112,7 +112,10 @@ class _Recorder(TorchFunctionMode):
         self.values = WeakTensorKeyDictionary()
         self.stack: list[Call] = []
         self.counts: dict[nn.Module, int] = {}
-        self.parameters = {id(p): name for name, p in model.named_parameters()}
+        # Names of the parameters, also of what is computed from them alone (a standardised weight).
+        self.weights = WeakTensorKeyDictionary()
+        for name, parameter in model.named_parameters():
+            self.weights[parameter] = (name,)
         self.input = Value(tuple(example.shape), 0, 1)
         self.values[example] = self.input
 
@@ -171,14 +174,19 @@ class _Recorder(TorchFunctionMode):
         before = [(t, t._version) for t in tensors]
         result = func(*args, **kwargs)
         known = [self.values[t] for t in tensors if t in self.values]
-        if not known or not self.stack:
+        if not self.stack:
+            return result
+        weights = [name for t in tensors if t in self.weights for name in self.weights[t]]
+        if not known:
+            for tensor in tree_flatten(result)[0] if weights else ():
+                if isinstance(tensor, torch.Tensor) and tensor not in self.weights:
+                    self.weights[tensor] = tuple(dict.fromkeys(weights))
             return result
         name = getattr(func, "__name__", str(func))
         written = [t for t, version in before if t._version != version]
         produced = [t for t in tree_flatten(result)[0] if isinstance(t, torch.Tensor)]
         changed = written + [t for t in produced if not any(t is w for w in written) and t not in self.values]
         if changed:
-            weights = [self.parameters[id(t)] for t in tensors if id(t) in self.parameters]
             template = tree_map(lambda t: self.values[t] if isinstance(t, torch.Tensor) and t in self.values else t, (args, kwargs))
             self._note(name, func, template[0], template[1], known, changed, weights, self.stack[-1], in_place=bool(written))
         return result
