@@ -71,12 +71,12 @@
   // -- the grid -----------------------------------------------------------------------------------------------------
   dv.Grid = class {
     // host: an element inside a scrolling .dv-centre.
-    // options: onPick(layer name, unit, panel), onFold(Set of folded stages), tip(layer, unit, panel) → html,
+    // options: onPick(layer name, unit, panel), onFold(Set of folded stages and blocks), tip(layer, unit, panel) → html,
     // meta(layer) → text under the name, labelWidth, sideWidth, sideTitle, fit (as high as its rows, for more below it),
-    // rowHeight and rowGap (rows lower than 30 px have their name only), strong(layer) → "strong", "alarm" or "".
+    // rowHeight and rowGap (rows lower than 30 px have their name only), cellHeight (0: cells are square), strong(layer) → "strong", "alarm" or "".
     constructor(host, options) {
       this.host = host;
-      this.options = Object.assign({ labelWidth: 152, sideWidth: 0, meta: () => "", rowHeight: 33, rowGap: 7, strong: () => "" }, options);
+      this.options = Object.assign({ labelWidth: 152, sideWidth: 0, meta: () => "", rowHeight: 33, rowGap: 7, cellHeight: 0, strong: () => "" }, options);
       this.layers = [];
       this.panels = [];
       this.kinds = null;
@@ -132,6 +132,11 @@
       else this.request();
     }
 
+    // Height of a drawn cell whose width is `size`.
+    tall(size) {
+      return this.options.cellHeight ? this.options.cellHeight - 1 : size;
+    }
+
     // Rows too low for a second line under the name.
     low() {
       return this.options.rowHeight < 30;
@@ -141,19 +146,40 @@
       return !this.kinds || this.kinds.has(layer.kind);
     }
 
+    // Whether a layer is shown: its kind is, its stage is unfolded, and so is every block around it.
+    unfolded(layer) {
+      if (this.folded.has(layer.stage)) return false;
+      for (const name of this.folded) if (layer.name.startsWith(name + ".")) return false;
+      return true;
+    }
+
+    fold(name) {
+      const next = new Set(this.folded);
+      if (!next.delete(name)) next.add(name);
+      if (this.options.onFold) this.options.onFold(next);
+      else this.set({ folded: next });
+    }
+
     layout() {
       if (!this.alive()) return;
       const width = this.scroller.clientWidth;
       this.view = this.scroller.clientHeight;
       const panels = Math.max(1, this.panels.length);
-      const shown = this.layers.filter((l) => this.visible(l) && !this.folded.has(l.stage));
+      const shown = this.layers.filter((l) => this.visible(l) && this.unfolded(l));
       const units = shown.reduce((sum, l) => sum + l.units, 0) * panels;
       this.pitch = this.cell || (units <= 2500 ? 19 : units <= 15000 ? 13 : units <= 40000 ? 9 : 6);
       if (panels > 1) this.pitch = Math.min(this.pitch, 12);
+      this.pitchY = this.options.cellHeight || this.pitch;
       const left = PAD + this.options.labelWidth;
       const gap = panels > 1 ? 22 : 0;
       const room = Math.max(60, (width - left - PAD - this.options.sideWidth - gap * (panels - 1)) / panels);
       this.columns = Math.max(4, Math.floor(room / this.pitch));
+      // Layers have 16, 32, 64 … units: lines of a multiple of 16 (8 where little fits) leave no straggler on a line of its own.
+      const wider = Math.ceil(this.columns / 16) * 16;
+      if (room / wider >= this.pitch - 2.5 && room / wider >= 5) {
+        this.pitch = Math.min(this.pitch, Math.floor(room / wider));
+        this.columns = wider;
+      } else if (this.columns > 16) this.columns -= this.columns % 8;
       this.panelLeft = Array.from({ length: panels }, (_, i) => left + i * (room + gap));
       this.sideLeft = width - PAD - this.options.sideWidth;
       this.width = width;
@@ -174,11 +200,11 @@
             y += STAGE;
           }
         }
-        if (this.folded.has(stage)) continue;
+        if (!this.unfolded(layer)) continue;
         const lines = Math.ceil(layer.units / this.columns);
         const least = this.options.rowHeight;
-        const height = Math.max(lines * this.pitch, least);
-        this.rows.push({ layer, y, lines, height, top: y + (lines * this.pitch < least ? Math.floor((least - lines * this.pitch) / 2) : 0) });
+        const height = Math.max(lines * this.pitchY, least);
+        this.rows.push({ layer, y, lines, height, top: y + (lines * this.pitchY < least ? Math.floor((least - lines * this.pitchY) / 2) : 0) });
         y += height + this.options.rowGap;
       }
       this.height = y + 16;
@@ -207,10 +233,7 @@
         }
         button.addEventListener("click", (e) => {
           e.stopPropagation();
-          const next = new Set(this.folded);
-          if (!next.delete(head.stage)) next.add(head.stage);
-          if (this.options.onFold) this.options.onFold(next);
-          else this.set({ folded: next });
+          this.fold(head.stage);
         });
         parts.push(button);
       }
@@ -232,6 +255,23 @@
           if (this.options.onPick) this.options.onPick(row.layer.name, null, 0);
         });
         parts.push(label);
+        const inside = row.layer.kind === "block" ? this.layers.filter((l) => this.visible(l) && l.name.startsWith(row.layer.name + ".")).length : 0;
+        if (inside) {
+          const folded = this.folded.has(row.layer.name);
+          const button = document.createElement("button");
+          button.type = "button";
+          button.className = "dv-grid-block";
+          button.style.top = row.y - 1 + "px";
+          button.textContent = folded ? "▸" : "▾";
+          button.title = (folded ? "Show" : "Hide") + " the " + inside + (inside === 1 ? " layer" : " layers") + " inside this block";
+          button.setAttribute("aria-label", button.title + ", " + row.layer.name);
+          button.setAttribute("aria-expanded", String(!folded));
+          button.addEventListener("click", (e) => {
+            e.stopPropagation();
+            this.fold(row.layer.name);
+          });
+          parts.push(button);
+        }
         const side = this.side && this.side[row.layer.name];
         if (side) {
           const box = document.createElement("div");
@@ -328,7 +368,7 @@
         if (!box) return;
         context.strokeStyle = colour;
         context.lineWidth = width;
-        this.panels.forEach((_, p) => context.strokeRect(this.panelLeft[p] + box.x - 1, box.y - 1, size + 2, size + 2));
+        this.panels.forEach((_, p) => context.strokeRect(this.panelLeft[p] + box.x - 1, box.y - 1, size + 2, this.tall(size) + 2));
       };
       outline(this.hovered, tables.muted, 1);
       outline(this.picked && this.picked.unit !== null ? this.picked : null, tables.ink, 2);
@@ -379,7 +419,7 @@
       const row = this.rows.find((r) => r.layer.name === layer);
       if (!row || unit === null || unit >= row.layer.units) return null;
       const at = this.order ? this.order.indexOf(row.layer.offset + unit, row.layer.offset) - row.layer.offset : unit;
-      return { x: (at % this.columns) * this.pitch, y: row.top + Math.floor(at / this.columns) * this.pitch, row, at };
+      return { x: (at % this.columns) * this.pitch, y: row.top + Math.floor(at / this.columns) * this.pitchY, row, at };
     }
 
     hit(event) {
@@ -387,12 +427,12 @@
       const frame = this.host.getBoundingClientRect();
       const x = event.clientX - frame.left;
       const y = event.clientY - frame.top;
-      const row = this.rows.find((r) => y >= r.top && y < r.top + r.lines * this.pitch);
+      const row = this.rows.find((r) => y >= r.top && y < r.top + r.lines * this.pitchY);
       if (!row) return null;
       for (let p = 0; p < this.panels.length; p++) {
         const column = Math.floor((x - this.panelLeft[p]) / this.pitch);
         if (column < 0 || column >= this.columns) continue;
-        const at = Math.floor((y - row.top) / this.pitch) * this.columns + column;
+        const at = Math.floor((y - row.top) / this.pitchY) * this.columns + column;
         if (at >= row.layer.units) return null;
         const unit = this.order ? this.order[row.layer.offset + at] - row.layer.offset : at;
         return { layer: row.layer.name, unit, panel: p, row };
@@ -471,9 +511,8 @@
     reveal(name) {
       const layer = this.layers.find((l) => l.name === name);
       if (!layer) return;
-      if (this.folded.has(layer.stage)) {
-        const next = new Set(this.folded);
-        next.delete(layer.stage);
+      if (!this.unfolded(layer)) {
+        const next = new Set([...this.folded].filter((f) => f !== layer.stage && !layer.name.startsWith(f + ".")));
         this.set({ folded: next });
         if (this.options.onFold) this.options.onFold(next);
       }

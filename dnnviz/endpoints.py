@@ -239,7 +239,7 @@ def _sprite(run: Run, stamp: str, size: int) -> bytes:
 def _what(run: Run) -> tuple[str, str, str | None]:
     show = valid_show(request.args.get("show", "data"), run)
     stat = request.args.get("stat", "mean")
-    split = request.args.get("split") or None
+    split = None if request.args.get("split", "all") in ("", "all") else request.args["split"]
     if show is None or stat not in STATS or (split is not None and split not in run.splits):
         raise RunError(f"Run {run.name} has nothing under this address.")
     return show, stat, split

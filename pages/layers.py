@@ -21,7 +21,7 @@ DEFAULTS = {
     "scale": "layer",
     "kinds": "conv,linear,attention,block",
     "order": "index",
-    "split": "",
+    "split": "all",
     "fold": "",
     "cell": "0",
     "view": "grid",
@@ -43,7 +43,7 @@ def layout(**query: Any) -> html.Div:
     extra, run = selection.extra, selection.run
     present = {layer.kind for layer in run.layers}
     scales = SCALES if len(run.epochs) > 1 else {name: text for name, text in SCALES.items() if name != "epochs"}
-    splits = {"": "All", **{name: name for name in run.splits}}
+    splits = {"all": "All", **{name: name for name in run.splits}}
     left = [
         components.section("View", components.radios("view", {"grid": "Grid of units", "graph": "Architecture"}, extra["view"])),
         html.Div(

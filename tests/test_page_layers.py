@@ -112,9 +112,9 @@ def test_hover_says_unit_value_and_rank(page: Page, live_app: LiveApp, demo: Any
 def test_order_kinds_and_scale_are_part_of_the_link(new_page: Callable[..., Page], live_app: LiveApp, demo: Any) -> None:
     page = new_page()
     open_page(page, live_app)
-    page.get_by_label("Value", exact=True).check()
-    page.get_by_label("All layers together").check()
-    page.get_by_label("Linear", exact=True).uncheck()
+    page.get_by_role("radio", name="Value", exact=True).check()
+    page.get_by_role("radio", name="All layers together").check()
+    page.get_by_role("checkbox", name="Linear").uncheck()
     state = grid(page)
     assert state["rows"] == [layer.name for layer in demo.layers if layer.kind != "linear"]
     for layer in demo.layers:
@@ -127,13 +127,17 @@ def test_order_kinds_and_scale_are_part_of_the_link(new_page: Callable[..., Page
         assert again[part] == state[part]
 
 
-def test_stages_fold_and_the_fold_is_in_the_link(page: Page, make_live_app: Callable[..., LiveApp], tmp_path: Path) -> None:
+def test_stages_and_blocks_fold_and_the_fold_is_in_the_link(page: Page, make_live_app: Callable[..., LiveApp], tmp_path: Path) -> None:
     write_run(tmp_path / "small")
     app = make_live_app(runs=[tmp_path])
     assert open_page(page, app, "run=small")["rows"] == ["conv1", "layer1.0.conv1", "layer1.0", "fc"]
     page.get_by_role("button", name="layer1", exact=False).first.click()
     assert grid(page)["rows"] == ["conv1", "fc"]
     assert query_of(page)["fold"] == "layer1"
+    page.get_by_role("button", name="layer1", exact=False).first.click()
+    page.get_by_role("button", name="Hide the 1 layer inside this block").click()
+    assert grid(page)["rows"] == ["conv1", "layer1.0", "fc"]
+    assert query_of(page)["fold"] == "layer1.0"
     page.get_by_role("button", name="Fold all").click()
     assert grid(page)["rows"] == []
     page.get_by_role("button", name="Unfold").click()
