@@ -57,6 +57,24 @@ def warm() -> None:
                 os.environ["PYTHONPATH"] = before
 
 
+def compile_ahead() -> None:
+    """Let a process of the lowest priority do once what would delay the first projection; returns at once."""
+
+    def start() -> None:
+        # Starting waits for the fork server's imports: not in the thread that serves the first page.
+        _start(target=worker.compile_ahead)
+
+    threading.Thread(target=start, daemon=True).start()
+
+
+def _start(**process: Any) -> Any:
+    # Daemonic: the app's exit ends it. A process of its own: nothing that the web process holds is copied.
+    started = multiprocessing.get_context(_METHOD).Process(daemon=True, **process)
+    with _start_lock:
+        started.start()
+    return started
+
+
 class JobManager(DiskcacheManager):
     """Dash's manager with other processes: forked from a clean server, one key a request, deaths noticed, nothing left behind.
 
@@ -67,7 +85,6 @@ class JobManager(DiskcacheManager):
         self.settings = settings
         queue = diskcache.Cache(str(settings.private_cache() / worker.QUEUE))
         queue.expire()
-        self._processes: dict[str, Any] = {}
         super().__init__(queue)
 
     def build_cache_key(self, fn: Callable, args: Any, cache_args_to_ignore: Any, triggered: Any) -> str:
@@ -86,13 +103,7 @@ class JobManager(DiskcacheManager):
             )
             return key
         warm()
-        # Daemonic: the app's exit ends it. A process of its own: nothing that the web process holds is copied.
-        process = multiprocessing.get_context(_METHOD).Process(
-            target=worker.main, args=(key, target, request, self.settings), daemon=True, name=f"dnnviz {request['kind']}"
-        )
-        with _start_lock:
-            process.start()
-            self._processes[key] = process
+        process = _start(target=worker.main, args=(key, target, request, self.settings))
         with contextlib.suppress(psutil.NoSuchProcess):
             record = {"request": {name: request.get(name) for name in ("kind", "nonce")}, "pid": process.pid}
             record["created"] = psutil.Process(process.pid).create_time()
@@ -133,7 +144,6 @@ class JobManager(DiskcacheManager):
             result = worker.answer(record["request"], error=None if cancelled else KILLED, cancelled=cancelled)
         for name in (key, self._make_progress_key(key), _record(key)):
             self.clear_cache_entry(name)
-        self._processes.pop(key, None)
         return result
 
     @staticmethod

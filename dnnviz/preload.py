@@ -9,9 +9,9 @@ import logging
 import os
 
 # Jobs inherit this: the browser's requests come first, and the first page does not wait for these imports.
-os.nice(5)
+os.nice(2)
 
-MODULES = ("torch", "dnnviz.worker", "dnnviz.results", "dnnviz.explain.task", "dnnviz.project.task")
+MODULES = ("torch", "dnnviz.worker", "dnnviz.explain.task", "dnnviz.project.task", "openTSNE", "umap")
 
 for _name in MODULES:
     try:

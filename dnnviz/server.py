@@ -190,6 +190,7 @@ def serve(settings: Settings, create: Callable[[Settings], dash.Dash]) -> int:
             raise DNNVizError(f"There is no folder {folder}; --runs (or DNNVIZ_RUNS) names folders that hold runs.")
     app = create(settings)
     server = listen(settings, app)
+    jobs.compile_ahead()
     threading.Thread(target=Results(settings.private_cache() / "results").prune, args=(RESULTS_BYTES,), daemon=True).start()
     signal.signal(signal.SIGTERM, _stop)
     count = len(Catalogue(settings.runs).ids())

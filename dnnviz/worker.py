@@ -54,9 +54,7 @@ def main(job: str, target: str, request: dict[str, Any], settings: Settings) -> 
     """
     import diskcache
 
-    # Ctrl-C reaches every process of the terminal; the app ends its jobs itself.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_the_app, daemon=True).start()
+    _live_with_the_app()
     with contextlib.suppress(OSError):
         # Where memory runs out, the system should end a job and not the app.
         Path("/proc/self/oom_score_adj").write_text("500")
@@ -81,6 +79,20 @@ def main(job: str, target: str, request: dict[str, Any], settings: Settings) -> 
             first = (str(error).strip().splitlines() or [""])[0]
             result = answer(request, error=f"The computation failed ({type(error).__name__}{': ' + first if first else ''}); see the log.")
         queue.set(job, result, expire=KEEP_SECONDS)
+
+
+def compile_ahead() -> None:
+    """Let UMAP compile what it needs and keep it on disk, so that nobody waits for it. The first function of its own process."""
+    _live_with_the_app()
+    with contextlib.suppress(OSError, AttributeError):
+        os.nice(15)
+    try:
+        from dnnviz.project import warm
+
+        warm()
+    except Exception as error:
+        # Only speed hangs on it; a projection that needs it reports what is wrong to the person who asked.
+        log.info("UMAP could not be compiled ahead of time: %s", error)
 
 
 class Progress:
@@ -173,6 +185,12 @@ def _first_free(locks: list[FileLock], progress: Progress, text: str) -> Iterato
         yield
     finally:
         held.release()
+
+
+def _live_with_the_app() -> None:
+    # Ctrl-C reaches every process of the terminal; the app ends its jobs itself.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_the_app, daemon=True).start()
 
 
 def _end_with_the_app() -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from dnnviz import jobs, worker
 from dnnviz.results import Results
-from tests.conftest import LiveApp, store_data, wait_for_jobs, wait_idle
+from tests.conftest import LiveApp, slack, store_data, wait_for_jobs, wait_idle
 from tests.runs import write_run
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def ask(page: Page, kind: str, **params: Any) -> int:
     return nonce
 
 
-def result(page: Page, nonce: int, timeout: float = 30) -> dict[str, Any]:
+def result(page: Page, nonce: int, timeout: float = 60) -> dict[str, Any]:
     """The answer to the request with this nonce."""
     end = time.monotonic() + timeout
     while time.monotonic() < end:
@@ -65,7 +65,7 @@ def journal(path: Path) -> list[list[str]]:
     return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def wait_until(condition: Callable[[], Any], timeout: float = 10, what: str = "") -> Any:
+def wait_until(condition: Callable[[], Any], timeout: float = 60, what: str = "") -> Any:
     end = time.monotonic() + timeout
     while time.monotonic() < end:
         found = condition()
@@ -102,7 +102,7 @@ def test_jobs_start_quickly_with_torch_at_hand(new_page: Callable[..., Page], ap
     took = time.monotonic() - began
     found = Results(app.settings.cache / "results").get(answer["keys"][0])
     assert found["torch_ready"] and not found["dash"] and found["value"] == 200.0**3
-    assert took < 3, took
+    assert took < 1.5 * slack(), took
     print(f"request to answer {took:.2f} s")
 
 
@@ -152,7 +152,7 @@ def test_cancel_ends_the_job_and_its_children_within_a_second(new_page: Callable
     page.locator("#job-panel").wait_for(state="visible")
     began = time.monotonic()
     page.locator("#job-cancel").click()
-    wait_until(lambda: all(gone(int(pid)) for pid in entry[1:3]), 1.0, "the processes end")
+    wait_until(lambda: all(gone(int(pid)) for pid in entry[1:3]), 1.0 * slack(), "the processes end")
     print(f"cancelled in {time.monotonic() - began:.2f} s")
     page.locator("#job-panel").wait_for(state="hidden")
     page.wait_for_timeout(600)
@@ -168,7 +168,7 @@ def test_leaving_the_page_cancels(new_page: Callable[..., Page], app: LiveApp, t
     entry = wait_until(lambda: journal(tmp_path / "journal"), what="the job begins")[0]
     page.locator("#job-panel").wait_for(state="visible")
     page.locator("a.dv-nav-link").nth(1).click()
-    wait_until(lambda: gone(int(entry[1])), 2.0, "the process ends")
+    wait_until(lambda: gone(int(entry[1])), 2.0 * slack(), "the process ends")
     page.locator("#job-panel").wait_for(state="hidden")
     assert not page.locator("#job-toast").is_visible()
     wait_idle(page)
@@ -181,7 +181,7 @@ def test_a_new_request_replaces_the_one_before(new_page: Callable[..., Page], ap
     entry = wait_until(lambda: journal(tmp_path / "journal"), what="the job begins")[0]
     page.wait_for_timeout(300)
     assert result(page, ask(page, "slow", seconds=0.1, which="new"))["ok"]
-    wait_until(lambda: gone(int(entry[1])), 2.0, "the old job ends")
+    wait_until(lambda: gone(int(entry[1])), 2.0 * slack(), "the old job ends")
 
 
 def test_no_more_jobs_at_once_than_slots(new_page: Callable[..., Page], app: LiveApp, tmp_path: Path) -> None:
