@@ -174,6 +174,13 @@
       const gap = panels > 1 ? 22 : 0;
       const room = Math.max(60, (width - left - PAD - this.options.sideWidth - gap * (panels - 1)) / panels);
       this.columns = Math.max(4, Math.floor(room / this.pitch));
+      // Layers have 32, 64, 128 … units: slightly smaller cells where a whole line of them nearly fits.
+      const whole = Math.ceil(this.columns / 32) * 32;
+      const smaller = Math.floor(room / whole);
+      if (!this.cell && this.columns < whole && smaller >= this.pitch * 0.88) {
+        this.pitch = smaller;
+        this.columns = whole;
+      }
       // Layers have 16, 32, 64 … units: lines of a multiple of 16 (8 where little fits) leave no straggler on a line of its own.
       const wider = Math.ceil(this.columns / 16) * 16;
       if (room / wider >= this.pitch - 2.5 && room / wider >= 5) {

@@ -159,7 +159,7 @@
     const ramp = document.createElement("span");
     ramp.className = "ramp";
     ramp.style.background = dv.gradient("sequential");
-    document.getElementById("evolution-legend").replaceChildren(low < 0 ? (view.selection.scale === "all" ? dv.number(low) : "0 or layer's minimum") : "0", ramp, high);
+    document.getElementById("evolution-legend").replaceChildren(low < 0 ? (view.selection.scale === "all" ? dv.number(low) : "≤ 0") : "0", ramp, high);
   }
 
   // -- events over the epochs ---------------------------------------------------------------------------------------

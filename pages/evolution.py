@@ -78,9 +78,9 @@ SOURCE = (
 )
 FIGURE_NOTES = {
     "dead": "Share of the layer's units that fire on no input.",
-    "mean": "Mean over units and inputs, as a share of the layer's largest.",
-    "change": "1 − cosine of the class profiles of two snapshots in a row: 0 the same, 1 unrelated.",
-    "remaining": "1 − cosine of the class profiles to those of the last snapshot: 0 has settled.",
+    "mean": "Mean over units and inputs; in the map as a share of the layer's largest.",
+    "change": "1 − cosine of the class profiles in two snapshots: 0 the same, 1 unrelated.",
+    "remaining": "1 − cosine to the class profiles in the last snapshot: 0 has settled.",
 }
 
 
@@ -107,13 +107,13 @@ def _one_snapshot(run: Run) -> html.Div:
                 "or from the command line:"
             ),
             html.Pre(
-                'recorder = dnnviz.Recorder("runs/training", model, dataset, every=1)\n'
-                "recorder.record(0)                  # before the first step\n"
+                'recorder = dnnviz.Recorder("runs/mine", model, dataset, every=1)\n'
+                "recorder.record(0)              # before the first step\n"
                 "for epoch in range(1, 21):\n"
                 "    train_one_epoch(model)\n"
                 "    recorder.record(epoch)"
             ),
-            html.Pre("dnnviz train --model dnnviz:small_cnn --data digits --epochs 20 --every 1 --out runs/digits"),
+            html.Pre("dnnviz train --model dnnviz:small_cnn --data digits \\\n    --epochs 20 --every 1 --out runs/mine"),
         ],
         className="dv-empty",
     )

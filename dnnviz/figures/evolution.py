@@ -12,6 +12,7 @@ from dnnviz.theme import PALETTE, template
 
 NAMED_LAYERS = 16  # up to so many layers each has its name on the axis; beyond, every n-th
 LINE_LEGEND = 8
+FIRST_LAYER = "#3d8fd1"  # lines go from this blue, next to the input, to the accent at the output
 SPLIT_STYLES = (("accent", "solid"), ("muted", "dot"), ("ink", "dash"), ("muted", "dashdot"))
 
 
@@ -78,7 +79,7 @@ def layers_chart(
                     name=name,
                     mode="lines+markers",
                     marker={"size": 3},
-                    line={"color": _mix(colours["muted"], colours["accent"], i / max(1, len(names) - 1)), "width": 1.7},
+                    line={"color": _mix(FIRST_LAYER, colours["accent"], i / max(1, len(names) - 1)), "width": 1.7},
                     opacity=0.9,
                     customdata=texts[i],
                     hovertemplate=f"<b>%{{fullData.name}}</b><br>{template_text}<extra></extra>",
