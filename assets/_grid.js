@@ -83,6 +83,7 @@
       this.folded = new Set();
       this.order = null; // [U] unit at each position, or null
       this.cell = 0; // 0: by the number of units
+      this.line = 0; // units in a line; 0: as many as fit
       this.side = null; // layer name → {share, text}
       this.picked = null;
       this.hovered = null;
@@ -127,7 +128,7 @@
       const before = this.panels.length;
       const titles = this.panels.map((p) => p.title).join("|");
       Object.assign(this, state);
-      const layoutKeys = ["layers", "kinds", "folded", "cell", "side"];
+      const layoutKeys = ["layers", "kinds", "folded", "cell", "line", "side"];
       if (layoutKeys.some((key) => key in state) || this.panels.length !== before || this.panels.map((p) => p.title).join("|") !== titles) this.layout();
       else this.request();
     }
@@ -169,7 +170,6 @@
       const units = shown.reduce((sum, l) => sum + l.units, 0) * panels;
       this.pitch = this.cell || (units <= 2500 ? 19 : units <= 15000 ? 13 : units <= 40000 ? 9 : 6);
       if (panels > 1) this.pitch = Math.min(this.pitch, 12);
-      this.pitchY = this.options.cellHeight || this.pitch;
       const left = PAD + this.options.labelWidth;
       const gap = panels > 1 ? 22 : 0;
       const room = Math.max(60, (width - left - PAD - this.options.sideWidth - gap * (panels - 1)) / panels);
@@ -177,16 +177,18 @@
       // Layers have 32, 64, 128 … units: slightly smaller cells where a whole line of them nearly fits.
       const whole = Math.ceil(this.columns / 32) * 32;
       const smaller = Math.floor(room / whole);
-      if (!this.cell && this.columns < whole && smaller >= this.pitch * 0.88) {
+      if (!this.cell && !this.line && this.columns < whole && smaller >= this.pitch * 0.88) {
         this.pitch = smaller;
         this.columns = whole;
       }
       // Layers have 16, 32, 64 … units: lines of a multiple of 16 (8 where little fits) leave no straggler on a line of its own.
       const wider = Math.ceil(this.columns / 16) * 16;
-      if (room / wider >= this.pitch - 2.5 && room / wider >= 5) {
+      if (this.line) this.columns = this.line;
+      else if (room / wider >= this.pitch - 2.5 && room / wider >= 5) {
         this.pitch = Math.min(this.pitch, Math.floor(room / wider));
         this.columns = wider;
       } else if (this.columns > 16) this.columns -= this.columns % 8;
+      this.pitchY = this.options.cellHeight || this.pitch;
       this.panelLeft = Array.from({ length: panels }, (_, i) => left + i * (room + gap));
       this.sideLeft = width - PAD - this.options.sideWidth;
       this.width = width;
@@ -390,10 +392,10 @@
       const { words } = this.palette();
       const table = words[panel.map || "sequential"];
       const { offset, units } = row.layer;
-      const { columns, pitch, order } = this;
+      const { columns, pitch, pitchY, order } = this;
       for (let line = 0; line < row.lines; line++) {
-        const upper = Math.round((row.top + line * pitch - top) * ratio);
-        const lower = Math.min(tall, Math.max(upper + 1, Math.round((row.top + line * pitch + size - top) * ratio)));
+        const upper = Math.round((row.top + line * pitchY - top) * ratio);
+        const lower = Math.min(tall, Math.max(upper + 1, Math.round((row.top + line * pitchY + this.tall(size) - top) * ratio)));
         const first = Math.max(0, upper);
         if (first >= lower) continue;
         const count = Math.min(columns, units - line * columns);
@@ -573,8 +575,8 @@
           for (let i = 0; i < row.layer.units; i++) {
             const at = this.order ? this.order[row.layer.offset + i] : row.layer.offset + i;
             const x = this.panelLeft[p] + (i % this.columns) * this.pitch;
-            const y = row.top + Math.floor(i / this.columns) * this.pitch;
-            draw(panel.levels[at] === EMPTY ? tables.soft : table[panel.levels[at]], `M${x.toFixed(1)} ${y}h${size}v${size}h-${size}z`);
+            const y = row.top + Math.floor(i / this.columns) * this.pitchY;
+            draw(panel.levels[at] === EMPTY ? tables.soft : table[panel.levels[at]], `M${x.toFixed(1)} ${y}h${size}v${this.tall(size)}h-${size}z`);
             const side = Math.max(3, size * 0.5);
             if (panel.marks && panel.marks[at]) corners.push(`<path fill="${tables.marks[panel.marks[at]]}" d="M${(x + size).toFixed(1)} ${y}h-${side}l${side} ${side}z"/>`);
           }
