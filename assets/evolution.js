@@ -410,12 +410,37 @@
     return decodeURIComponent(url.slice(url.indexOf(",") + 1));
   }
 
+  function splitLegend(left, top, words) {
+    let x = left;
+    let svg = "";
+    for (const item of document.querySelectorAll("#evolution-splits > span")) {
+      const style = item.firstChild.style;
+      const dash = { dotted: "2 2", dashed: "5 3" }[style.borderTopStyle] || "";
+      svg += `<line x1="${x}" x2="${x + 18}" y1="${top}" y2="${top}" stroke="${style.borderTopColor}" stroke-width="2" stroke-dasharray="${dash}"/>` + words(x + 24, top + 4, item.textContent, "muted");
+      x += 40 + item.textContent.length * 7;
+    }
+    return svg;
+  }
+
   dv.picture.provide("/evolution", async () => {
     if (!onPage()) throw new Error("There is nothing to save: this run has one snapshot.");
     if (play.running) stop(true);
     const { selection, description, grid } = view;
     const picture = grid.svg();
     let { svg, height } = picture;
+    const words = (x, y, text, colour) => `<text x="${x}" y="${y}" font-size="12" fill="${dv.colour(colour)}">${dv.escape(text)}</text>`;
+    const marked = on("marks") && play.shown > 0;
+    if (marked) {
+      const colours = { 1: dv.colour("ink"), 2: dv.colour("ok"), 3: dv.colour("warn") };
+      let x = 22;
+      for (const kind of [1, 2, 3]) {
+        const text = `${dv.count(view.counts[play.shown][kind])} ${EVENTS[kind]}`;
+        svg += `<path fill="${colours[kind]}" d="M${x} ${height + 1}h9v9z"/>` + words(x + 15, height + 10, text, "muted");
+        x += 40 + text.length * 6.4;
+      }
+      svg += words(x, height + 10, `since epoch ${description.epochs[play.shown - 1]}`, "muted");
+      height += 30;
+    }
     const found = on("charts") ? charts() : [];
     let left = 12;
     for (const [i, graph] of found.entries()) {
@@ -423,6 +448,7 @@
       const drawn = await chartPicture(graph, width, 260);
       const head = i ? document.querySelector('#evolution [id*="figure"] option:checked').textContent : "Accuracy and loss";
       svg += `<text x="${left + 8}" y="${height + 14}" font-size="13" font-weight="600" fill="${dv.colour("ink")}">${dv.escape(head)}</text>`;
+      if (!i) svg += splitLegend(left + 150, height + 10, words);
       svg += drawn.replace(/^<svg /, `<svg x="${left}" y="${height + 22}" `);
       left += width + 12;
     }
@@ -433,7 +459,7 @@
       all: "one scale for all layers and epochs",
       layer: "each layer on its own scale at this epoch",
     };
-    const marks = on("marks") && play.shown > 0 ? ` Corners since epoch ${description.epochs[play.shown - 1]}: ${summary(play.shown)}.` : "";
+    const marks = marked ? " Corners: what happened to units since the snapshot before." : "";
     const caption = `${selection.run}, epoch ${description.epochs[play.shown]}. ${title()}: ${VALUES[selection.stat] || VALUES.mean} of every unit; colour: ${scales[selection.scale] || scales.epochs}, from zero (light) to the maximum (dark).${marks}`;
     return { svg, width: picture.width, height, caption };
   });

@@ -91,14 +91,14 @@ def layout(**query: Any) -> html.Div:
     if run is None:
         return components.page(selection, problems, [])
     if len(run.epochs) == 1:
-        return components.page(selection, problems, _one_snapshot(run), defaults=DEFAULTS)
+        return components.page(selection, problems, _one_snapshot(selection, run), defaults=DEFAULTS)
     choices = {**CHOICES, "split": {"all": "All", **{name: name for name in run.splits}}}
     extra = {key: value if value in choices.get(key, {value}) else DEFAULTS[key] for key, value in selection.extra.items()}
     extra["kinds"] = ",".join(kind for kind in extra["kinds"].split(",") if kind in KINDS) or DEFAULTS["kinds"]
     return components.page(selection, problems, _centre(extra), _controls(run, extra), "evolution-details", strip=True, defaults=DEFAULTS)
 
 
-def _one_snapshot(run: Run) -> html.Div:
+def _one_snapshot(selection: urlstate.Selection, run: Run) -> html.Div:
     return html.Div(
         [
             html.H2("One snapshot, nothing to play yet"),
@@ -114,6 +114,7 @@ def _one_snapshot(run: Run) -> html.Div:
                 "    recorder.record(epoch)"
             ),
             html.Pre("dnnviz train --model dnnviz:small_cnn --data digits \\\n    --epochs 20 --every 1 --out runs/mine"),
+            html.Div(components.page_link("See its layers", "/", run=selection.run_id), className="mt-3"),
         ],
         className="dv-empty",
     )
