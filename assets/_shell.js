@@ -93,10 +93,17 @@
   };
   dv.theme = () => document.documentElement.getAttribute("data-bs-theme") || "light";
   dv.colour = (name) => getComputedStyle(document.documentElement).getPropertyValue("--dv-" + name).trim();
+  // Figures that the server draws take their colours from the store; it can be set once a page is laid out.
+  let sent = "light";
+  function sendTheme() {
+    if (sent === dv.theme() || !dv.selection.run) return;
+    sent = dv.theme();
+    window.dash_clientside.set_props("theme-store", { data: sent });
+  }
   function applyTheme(theme, palette) {
     document.documentElement.setAttribute("data-bs-theme", theme);
     document.documentElement.setAttribute("data-dv-palette", palette);
-    if (window.dash_clientside && document.getElementById("theme-store")) window.dash_clientside.set_props("theme-store", { data: theme });
+    sendTheme();
     document.dispatchEvent(new CustomEvent("dnnviz:theme"));
   }
   dv.palette = () => document.documentElement.getAttribute("data-dv-palette") || "red";
@@ -335,6 +342,7 @@
           const wanted = window.location.pathname + (text ? "?" + text : "");
           if (wanted !== window.location.pathname + window.location.search) window.history.replaceState(window.history.state, "", wanted);
           dv.selection = selection;
+          sendTheme();
           strip(selection).catch((error) => dv.toast(error.message));
         }
         const common = new URLSearchParams();

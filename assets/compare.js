@@ -65,14 +65,41 @@
     await drawClasses(selection, answer, mine, span);
   }
 
-  // The units named at the right, marked in the grid.
-  function marked(difference, layers) {
+  // The units of some layers that differ most, strongest first: [layer, unit].
+  function ranked(difference, layers, count) {
     const all = [];
-    for (const layer of layers) for (let u = layer.offset; u < layer.offset + layer.units; u++) if (Math.abs(difference[u]) > 0) all.push(u);
-    all.sort((x, y) => Math.abs(difference[y]) - Math.abs(difference[x]));
+    for (const layer of layers) for (let unit = 0; unit < layer.units; unit++) if (Math.abs(difference[layer.offset + unit]) > 0) all.push([layer, unit]);
+    const size = ([layer, unit]) => Math.abs(difference[layer.offset + unit]);
+    return all.sort((x, y) => size(y) - size(x)).slice(0, count);
+  }
+  // Those named at the right, marked in the grid.
+  function marked(difference, layers) {
     const marks = new Uint8Array(difference.length);
-    for (const u of all.slice(0, 12)) marks[u] = 1;
+    for (const [layer, unit] of ranked(difference, layers, 12)) marks[layer.offset + unit] = 1;
     return marks;
+  }
+
+  // -- the table ------------------------------------------------------------------------------------------------------
+  async function drawTable(selection) {
+    const mine = ++order;
+    const answer = await dv.fetchJson(url("units.json", selection));
+    const host = document.getElementById("compare-table");
+    if (mine !== order || !host) return;
+    const [a, b, difference, partner] = unpack(answer.values, answer.units);
+    const shown = ranked(difference, answer.layers, 300);
+    const total = answer.layers.reduce((sum, layer) => sum + layer.units, 0);
+    const cells = (row, tag) => row.map((cell) => `<${tag}${tag === "th" ? ' scope="col"' : ""}>${cell}</${tag}>`).join("");
+    const name = ([layer, unit]) => `<button type="button" class="cmp-link" data-dv-unit="${dv.escape(layer.name)}|${unit}">${dv.escape(layer.name)}</button>`;
+    const other = (u) => (answer.matched ? [String(partner[u])] : []);
+    const body = shown.map(([layer, unit], i) => {
+      const u = layer.offset + unit;
+      return `<tr>${cells([i + 1, name([layer, unit]), unit, ...other(u), dv.number(a[u]), dv.number(b[u]), deviations(difference[u]).replace(" sd", "")], "td")}</tr>`;
+    });
+    const head = cells(["", "Layer", "Unit", ...(answer.matched ? ["Unit of B"] : []), ...answer.titles.map((title, i) => "AB"[i] + ", " + dv.escape(title)), "B − A, standard deviations"], "th");
+    const said = shown.length < 300 && shown.length < total ? `${shown.length} of ${dv.count(total)} units differ. Click one for its card.` : shown.length < total ? `The ${shown.length} units that differ most, of ${dv.count(total)}. Click one for its card.` : `All ${dv.count(total)} units.`;
+    host.innerHTML =
+      `<div class="cmp-table-head"><span class="dv-note">${said}</span><a class="dv-btn" href="${dv.escape(url("units.csv", selection))}" download>All ${dv.count(answer.units)} units as CSV</a></div>` +
+      `<table class="cmp-table dv-num"><thead><tr>${head}</tr></thead><tbody>${body.join("")}</tbody></table>`;
   }
 
   function tip(layer, unit) {
@@ -106,7 +133,7 @@
     const panels = answer.one ? 1 : 3;
     const width = host.closest(".dv-centre").clientWidth;
     const room = (width - 44 - 152 - SIDE - 22 * (panels - 1)) / panels;
-    const limit = Math.max(8, Math.floor(room / (panels === 1 ? 4 : 3.5)));
+    const limit = Math.max(8, Math.floor((room - 12) / (panels === 1 ? 4 : 3.5)));
     const found = await dv.fetchJson(url("classes.json", selection, { layer: name, limit }));
     if (mine !== order || !document.contains(host)) return;
     const [shadeA, shadeB, difference, a, b] = unpack(found.values, found.classes.length * found.units.length);
@@ -120,6 +147,7 @@
         sideTitle: "Distance",
         rowHeight: 13,
         rowGap: 2,
+        cellHeight: 13,
         strong: (layer) => (layer.entry.outlier ? "alarm" : layer.entry.chosen ? "strong" : ""),
         meta: (layer) => classMeta(layer.entry),
         onPick: (label, position) => {
@@ -132,7 +160,7 @@
     }
     state.classes = { found, a, b, difference };
     const full = [layers.map(() => [0, 1]), layers.map(() => [-span, span])];
-    const pitch = Math.max(2.5, Math.min(12, room / count));
+    const pitch = Math.max(2.5, Math.min(13, (room - 12) / count));
     const largest = Math.max(...found.classes.map((entry) => entry.distance || 0)) || 1;
     const side = Object.fromEntries(found.classes.map((entry) => [entry.name, { share: (entry.distance || 0) / largest, text: entry.distance === null ? "–" : entry.distance.toFixed(2) }]));
     const gap = found.rows === "gap";
@@ -143,9 +171,7 @@
       { title: "B  " + answer.titles[1], values: b, levels: dv.levels(shadeB, layers, look.scale), map: look.map },
       { title: "B − A", values: difference, levels: dv.levels(difference, layers, full[1]), map: "diverging" },
     ];
-    const at = selection.layer === name && selection.unit !== "" ? found.units.indexOf(Number(selection.unit)) : -1;
-    rows.set({ layers, cell: pitch, side, panels: found.one ? [one] : three, picked: null });
-    rows.column = at;
+    rows.set({ layers, cell: pitch, line: count, side, panels: found.one ? [one] : three, picked: null });
     title.textContent = found.layer + (gap ? `, all classes: ${answer.splits[0]} − ${answer.splits[1]} images, in standard deviations` : ", all classes (each unit against its strongest class)");
     const some = [];
     if (found.classes.length < found.classesInAll) some.push(`${found.classes.length} of ${found.classesInAll} classes, those of the largest distance`);
@@ -194,6 +220,7 @@
         follow(selection);
         if (selection.view === "units") draw(selection).catch((error) => dv.toast(error.message));
         else document.getElementById("compare-legend").replaceChildren();
+        if (selection.view === "table") drawTable(selection).catch((error) => dv.toast(error.message));
         return none();
       },
       show: function (choice, number) {

@@ -82,11 +82,22 @@ def layout(**query: Any) -> html.Div:
         html.Div(
             [
                 _labelled("Layers", components.select("layers", sets, extra["layers"], "Layers shown")),
-                _labelled("Scale", components.select("span", SPANS, extra["span"], "Scale of the differences, in standard deviations")),
-                _labelled("Beside", components.select("measure", MEASURES, extra["measure"], "Figure beside each layer"), differ),
-                _labelled("Pairs", components.select("pair", PAIRINGS, extra["pair"], "How units are paired"), run is not other),
-                _labelled("Split A", components.select("split", _splits(run), extra["split"], "Split of A"), len(run.splits) > 1),
-                _labelled("B", components.select("split2", _splits(other), extra["split2"], "Split of B"), len(other.splits) > 1),
+                _labelled(
+                    "Scale",
+                    components.select("span", SPANS, extra["span"], "Scale of the differences, in standard deviations"),
+                    True,
+                    "cmp-only-units",
+                ),
+                _labelled("", components.select("measure", MEASURES, extra["measure"], "Figure beside each layer"), differ, "cmp-only-units"),
+                _labelled(
+                    "Pairs", components.select("pair", PAIRINGS, extra["pair"], "How units are paired"), run is not other, "cmp-not-similarity"
+                ),
+                _labelled(
+                    "Split A", components.select("split", _splits(run), extra["split"], "Split of A"), len(run.splits) > 1, "cmp-not-similarity"
+                ),
+                _labelled(
+                    "B", components.select("split2", _splits(other), extra["split2"], "Split of B"), len(other.splits) > 1, "cmp-not-similarity"
+                ),
             ],
             className="cmp-tools",
         ),
@@ -129,7 +140,7 @@ def layout(**query: Any) -> html.Div:
         html.Div(id="compare-legend", className="dv-legend cmp-legend"),
     ]
     page = components.page(first, problems, centre, None, "compare-details", bar=bar, defaults=DEFAULTS)
-    page.className += f" cmp-page cmp-{extra['view']}"
+    page.className += " cmp-page"
     return page
 
 
@@ -179,15 +190,6 @@ def show_details(data: dict[str, str], theme: str | None) -> tuple[list[Any], li
     return card.differences_card(first, second, how, chosen.extra["layers"]) + note, said
 
 
-@callback(Output("compare-table", "children"), Input("selection", "data"))
-def show_table(data: dict[str, str]) -> Any:
-    """The units that differ most as a table."""
-    chosen, first, second, how = _sides(data)
-    if chosen.extra["view"] != "table":
-        return dash.no_update
-    return card.difference_table(first, second, how, chosen.extra["layers"], {name: str(value) for name, value in data.items()})
-
-
 @callback(
     Output("compare-similarity", "figure"),
     Output("compare-similarity", "style"),
@@ -231,9 +233,10 @@ def _second_query(first: Selection) -> dict[str, str]:
 def _left_out(run: Run, other: Run) -> list[str]:
     shared = comparison.shared_layers(run, other)
     if not shared.layers:
+        again = "Layers × layers compares them all the same." if comparison.comparable(run, other) else "Nor do they share inputs or four classes."
         return [
             f"{run.name} and {other.name} share no layer (none has the same name, kind and number of units): nothing can be compared unit by unit. "
-            "Layers × layers compares them all the same; or choose the same run on both sides, at two epochs or for two classes."
+            f"{again} Choose the same run on both sides, at two epochs or for two classes."
         ]
     parts = [f"{_few(names)} of {of.name}" for names, of in ((shared.only_first, run), (shared.only_second, other)) if names]
     return (
@@ -284,8 +287,8 @@ def _side_controls(chosen: Selection, end: str, side: str) -> list[Any]:
     ]
 
 
-def _labelled(text: str, control: Any, shown: bool = True) -> html.Div:
-    return html.Div([html.Span(text, **{"aria-hidden": "true"}), control], className="dv-field" if shown else "dv-hidden")
+def _labelled(text: str, control: Any, shown: bool = True, only: str = "") -> html.Div:
+    return html.Div([html.Span(text, **{"aria-hidden": "true"}), control], className=f"dv-field {only}" if shown else "dv-hidden")
 
 
 def _splits(run: Run) -> dict[str, str]:

@@ -390,6 +390,11 @@ def same_inputs(first: Run, second: Run) -> bool:
     return first.kept == second.kept and first.classes == second.classes and np.array_equal(first.labels, second.labels) and first.ids == second.ids
 
 
+def comparable(first: Run, second: Run) -> bool:
+    """Whether two runs share the inputs, or four classes, over which their layers and units can be correlated."""
+    return same_inputs(first, second) or len(shared_classes(first, second)) >= 4
+
+
 def _observations(first: Run, epoch: int, second: Run, second_epoch: int) -> tuple[np.ndarray, np.ndarray, str] | None:
     """Activations of all units of both networks over the same inputs [n, U], or the same classes, and what that is in words."""
     if same_inputs(first, second) and first.kept >= 4:
@@ -439,7 +444,10 @@ def _columns(layers: Sequence[Layer]) -> np.ndarray:
 def label(side: Side) -> str:
     """What a side shows, in the words of the screen."""
     kind, _, index = side.show.partition(":")
-    shown = "all inputs" if kind == "data" else side.run.classes[int(index)] if kind == "class" else f"input {index}"
+    shown = "all inputs" if kind == "data" else f"input {index}"
+    if kind == "class":
+        name = side.run.classes[int(index)]
+        shown = f"class {name}" if name.isdigit() else name
     return f"{shown}, {side.split}" if side.split else shown
 
 

@@ -47,6 +47,8 @@ def layer_distances(difference: np.ndarray, layers: Sequence[slice]) -> np.ndarr
     so that layers of different widths can be compared.
     """
     squares = np.square(difference, dtype=np.float64)
+    if not len(layers):
+        return np.zeros((*squares.shape[:-1], 0))
     known = np.isfinite(squares)
     sums = np.stack([np.where(known[..., c], squares[..., c], 0.0).sum(axis=-1) for c in layers], axis=-1)
     counts = np.stack([known[..., c].sum(axis=-1) for c in layers], axis=-1)

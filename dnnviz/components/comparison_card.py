@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import dash
 import numpy as np
 from dash import html
 
-from dnnviz import urlstate
 from dnnviz.analysis import comparison
 from dnnviz.analysis.comparison import Comparison, Side
 from dnnviz.analysis.distance import rank_units
@@ -20,7 +18,6 @@ from dnnviz.store import Layer
 from dnnviz.urlstate import Selection
 
 RANKED = 12
-TABLE_ROWS = 200
 
 
 def differences_card(first: Side, second: Side, how: str, chosen: str) -> list[Any]:
@@ -53,7 +50,7 @@ def differences_card(first: Side, second: Side, how: str, chosen: str) -> list[A
     )
     parts.append(section("In a sentence", html.P(sentence(first, second, found, layers), className="cmp-sentence")))
     for side, letter in ((first, "A"), (second, "B"))[: 1 if first.network == second.network else 2]:
-        outlier = standing_out(side, f"{letter}, {side.name}")
+        outlier = standing_out(side, f"{letter}, {side.name}", (first.split, second.split))
         if outlier:
             parts.append(section("A class that stands out", *outlier))
     return parts
@@ -83,30 +80,6 @@ def unit_difference_card(selection: Selection, first: Side, second: Side, how: s
         html.Table(html.Tbody(table), className="dv-list cmp-values mt-2"),
         *([of] if of else []),
         *card[2:],
-    ]
-
-
-def difference_table(first: Side, second: Side, how: str, chosen: str, query: dict[str, str]) -> list[Any]:
-    """The TABLE_ROWS units that differ most, and a link to all of them as CSV; query: the page's address."""
-    found = comparison.compare(first, second, how)
-    layers = comparison.layers_of(found.shared.layers, chosen)
-    rows = ranking(found, layers, TABLE_ROWS)
-    matched = found.pairing.how == "correlation"
-    heads = ["", "Layer", "Unit", *(["Unit of B"] if matched else []), "A", "B", "B − A, standard deviations"]
-    body = []
-    for place, (layer, unit, value, i) in enumerate(rows, 1):
-        name = html.Button(layer.name, className="cmp-link", type="button", **{"data-dv-unit": f"{layer.name}|{unit}"})
-        cells = [str(place), name, str(unit), *([str(int(found.partners[i]))] if matched else [])]
-        cells += [number(float(found.first[i])), number(float(found.second[i])), signed(value)]
-        body.append(html.Tr([html.Td(cell, className="" if k == 1 else "dv-num") for k, cell in enumerate(cells)]))
-    count = sum(layer.units for layer in layers)
-    link = html.A(
-        f"All {found.first.size:,} units as CSV", href=dash.get_relative_path("/compare-data/units.csv") + urlstate.query(**query), className="dv-btn"
-    )
-    said = f"The {len(rows)} units that differ most, of {count:,}." if len(rows) < count else f"All {count:,} units."
-    return [
-        html.Div([note(said), link], className="cmp-table-head"),
-        html.Table([html.Thead(html.Tr([html.Th(head, scope="col") for head in heads])), html.Tbody(body)], className="cmp-table"),
     ]
 
 
@@ -168,8 +141,11 @@ def sentence(first: Side, second: Side, found: Comparison, layers: list[Layer]) 
     return [*head, "at ", html.B(layers[apart].name), f" ({distances[apart]:.2f}); they are furthest apart in ", *far, "."]
 
 
-def standing_out(side: Side, name: str) -> list[Any] | None:
-    """About the class of one side that lies far apart between training and held-out inputs, with a link to the two; or None."""
+def standing_out(side: Side, name: str, shown: tuple[str | None, str | None]) -> list[Any] | None:
+    """About the class of one side that lies far apart between training and held-out inputs, with a link to the two; or None.
+
+    shown: the splits of A and B that the page shows now.
+    """
     found = comparison.gap(*side.network)
     label = found.outlier if found is not None else None
     if found is None or label is None:
@@ -185,6 +161,8 @@ def standing_out(side: Side, name: str) -> list[Any] | None:
     ]
     both = {"run": side.name, "epoch": side.epoch, "show": f"class:{label}"}
     address = {f"{key}{end}": value for end in ("", "2") for key, value in both.items()}
+    if shown == found.splits:
+        return [html.P(said, className="cmp-sentence")]
     link = page_link(
         f"Compare its {found.splits[0]} and {found.splits[1]} images", "/compare", **address, split=found.splits[0], split2=found.splits[1]
     )
@@ -221,9 +199,11 @@ def _subject(first: Side, second: Side) -> str:
         return "The two networks"
     if first.epoch != second.epoch:
         return f"Epochs {first.epoch} and {second.epoch}"
+    if first.show == second.show and first.split != second.split:
+        return f"{(first.split or 'all').capitalize()} and {second.split or 'all'} images"
     kinds = [side.show.partition(":")[0] for side in (first, second)]
     if kinds == ["class", "class"]:
-        return "The two classes" if first.show != second.show else "The two splits"
+        return "The two classes"
     return "The two inputs" if kinds == ["input", "input"] else "The two"
 
 
@@ -238,10 +218,12 @@ def similarity_view(first: Side, second: Side, chosen: str, theme: str) -> tuple
     layers = [comparison.layers_of(side.run.layers, chosen) for side in (first, second)]
     rows, columns = ([side.run.layers.index(layer) for layer in kept] for side, kept in zip((first, second), layers, strict=True))
     names = [[layer.name for layer in kept] for kept in layers]
-    figure = similarity(values[np.ix_(rows, columns)], names[0], names[1], comparison.titles(first, second), theme)
+    figure = similarity(
+        values[np.ix_(rows, columns)], names[0], names[1], (f"{first.name}, epoch {first.epoch}", f"{second.name}, epoch {second.epoch}"), theme
+    )
     said = (
         f"How alike every layer of A arranges the inputs to every layer of B (linear CKA over {over}): 1 the same, 0 nothing in common. "
         "It needs no common order and no equal number of units, and looks at the networks over all inputs, not at what is chosen of A and B."
     )
-    height = f"{max(320, min(26 * len(rows) + 120, 900))}px"
-    return figure, {"height": height, "maxWidth": f"{max(420, 34 * len(columns) + 240)}px"}, said
+    cell = min(max(860 / max(len(rows), len(columns)), 14), 62)
+    return figure, {"height": f"{cell * len(rows) + 130:.0f}px", "maxWidth": f"{cell * len(columns) * 1.25 + 260:.0f}px"}, said
