@@ -43,6 +43,7 @@
       // The epoch came from outside: the slider, a key, the address.
       play.epoch = selection.epoch;
       if (before && play.running) stop(false);
+      play.running = false;
       play.position = Math.max(0, description.epochs.indexOf(Number(selection.epoch)));
     }
     play.shown = -1;

@@ -47,23 +47,20 @@ DEFAULTS = {
     "figure": "change",
     "form": "heatmap",
 }
-STATS = {"mean": "Mean over the map", "max": "Maximum", "active": "Share of inputs active"}
 SCALES = {
     "epochs": "Each layer",
     "clip": "Each layer, 98th percentile",
     "all": "All layers together",
     "layer": "Each layer and epoch by itself",
 }
-KINDS = {"conv": "Convolutions", "linear": "Linear", "attention": "Attention", "block": "Blocks"}
-CELLS = {"0": "Auto", "19": "Large", "13": "Medium", "7": "Small"}
 SWITCH = {"true": "on", "false": "off"}
 FORMS = {"heatmap": "Map", "lines": "Lines"}
 SPEEDS = {"1": "1 a second", "3": "3 a second", "6": "6 a second", "12": "12 a second"}
 EVENTS = {DIED: "died", REVIVED: "came alive", SWITCHED: "changed class"}
 CHOICES: dict[str, Mapping[str, str]] = {
-    "stat": STATS,
+    "stat": components.STATS,
     "scale": SCALES,
-    "cell": CELLS,
+    "cell": components.CELLS,
     "speed": SPEEDS,
     "figure": FIGURES,
     "form": FORMS,
@@ -94,7 +91,7 @@ def layout(**query: Any) -> html.Div:
         return components.page(selection, problems, _one_snapshot(selection, run), defaults=DEFAULTS)
     choices = {**CHOICES, "split": {"all": "All", **{name: name for name in run.splits}}}
     extra = {key: value if value in choices.get(key, {value}) else DEFAULTS[key] for key, value in selection.extra.items()}
-    extra["kinds"] = ",".join(kind for kind in extra["kinds"].split(",") if kind in KINDS) or DEFAULTS["kinds"]
+    extra["kinds"] = ",".join(kind for kind in extra["kinds"].split(",") if kind in components.KINDS) or DEFAULTS["kinds"]
     return components.page(selection, problems, _centre(extra), _controls(run, extra), "evolution-details", strip=True, defaults=DEFAULTS)
 
 
@@ -121,11 +118,10 @@ def _one_snapshot(selection: urlstate.Selection, run: Run) -> html.Div:
 
 
 def _controls(run: Run, extra: Mapping[str, str]) -> list[Any]:
-    present = {layer.kind for layer in run.layers}
     splits = {"all": "All", **{name: name for name in run.splits}}
     legend = [html.Span([html.I(className=f"evo-mark kind-{kind}"), text], className="evo-key") for kind, text in EVENTS.items()]
     return [
-        components.section("Value", components.radios("stat", STATS, extra["stat"])),
+        components.section("Value", components.radios("stat", components.STATS, extra["stat"])),
         components.section("Colour, all epochs", components.radios("scale", SCALES, extra["scale"])),
         components.section(
             "Show",
@@ -133,10 +129,8 @@ def _controls(run: Run, extra: Mapping[str, str]) -> list[Any]:
             html.Div(legend, className="evo-keys"),
             _switch("charts", "Charts below it", extra),
         ),
-        components.section(
-            "Layers shown", components.checklist("kinds", {k: v for k, v in KINDS.items() if k in present}, extra["kinds"].split(","))
-        ),
-        components.section("Cells", components.select("cell", CELLS, extra["cell"], "Size of the cells")),
+        components.section("Layers shown", components.kinds_checklist(run, extra["kinds"])),
+        components.section("Cells", components.select("cell", components.CELLS, extra["cell"], "Size of the cells")),
         *([components.section("Split", components.select("split", splits, extra["split"], "Split"))] if len(run.splits) > 1 else []),
         components.hidden("fold", extra["fold"]),
         html.Details(

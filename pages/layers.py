@@ -28,11 +28,8 @@ DEFAULTS = {
     "health": "dead",
     "detail": "blocks",
 }
-STATS = {"mean": "Mean over the map", "max": "Maximum", "active": "Share of inputs active"}
 SCALES = {"layer": "Each layer", "epochs": "Each layer, all epochs", "all": "All layers together", "clip": "Each layer, 98th percentile"}
-KINDS = {"conv": "Convolutions", "linear": "Linear", "attention": "Attention", "block": "Blocks"}
 ORDERS = {"index": "Index", "value": "Value", "selectivity": "Selectivity for what is shown"}
-CELLS = {"0": "Auto", "19": "Large", "13": "Medium", "7": "Small"}
 
 
 def layout(**query: Any) -> html.Div:
@@ -41,18 +38,17 @@ def layout(**query: Any) -> html.Div:
     if selection.run is None:
         return components.page(selection, problems, [])
     extra, run = selection.extra, selection.run
-    present = {layer.kind for layer in run.layers}
     scales = SCALES if len(run.epochs) > 1 else {name: text for name, text in SCALES.items() if name != "epochs"}
     splits = {"all": "All", **{name: name for name in run.splits}}
     left = [
         components.section("View", components.radios("view", {"grid": "Grid of units", "graph": "Architecture"}, extra["view"])),
         html.Div(
             [
-                components.section("Value", components.radios("stat", STATS, extra["stat"])),
+                components.section("Value", components.radios("stat", components.STATS, extra["stat"])),
                 components.section("Colour scale", components.radios("scale", scales, extra["scale"])),
                 components.section(
                     "Layers shown",
-                    components.checklist("kinds", {k: v for k, v in KINDS.items() if k in present}, extra["kinds"].split(",")),
+                    components.kinds_checklist(run, extra["kinds"]),
                     html.Div(
                         [
                             html.Button("Fold all", className="dv-btn small", type="button", id="fold-all"),
@@ -62,7 +58,7 @@ def layout(**query: Any) -> html.Div:
                     ),
                 ),
                 components.section("Units in order of", components.radios("order", ORDERS, extra["order"])),
-                components.section("Cells", components.select("cell", CELLS, extra["cell"], "Size of the cells")),
+                components.section("Cells", components.select("cell", components.CELLS, extra["cell"], "Size of the cells")),
                 *([components.section("Split", components.select("split", splits, extra["split"], "Split"))] if len(run.splits) > 1 else []),
             ],
             className="dv-only-grid",

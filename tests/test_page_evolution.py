@@ -238,6 +238,18 @@ def test_dark_theme_and_two_pages_one_after_the_other(new_page, app):
     assert page.evaluate("() => document.querySelector('#evolution-layers .js-plotly-plot').layout.template.layout.font.color") == "#e6e8ea"
 
 
+def test_the_demo_run_plays(page, live_app):
+    page.goto(f"{live_app.url}/evolution?run=digits&epoch=0&speed=12&loop=false")
+    page.wait_for_function(GRID)
+    page.wait_for_function(CHARTS)
+    page.click("#evolution-play")
+    page.wait_for_function("() => document.getElementById('evolution-play').textContent.includes('Play')")
+    wait_idle(page)
+    assert "epoch" not in page.url.partition("?")[2].replace("epochs", "")  # the last epoch is the default
+    assert "When layers settle" in page.text_content("#evolution-details")
+    assert "test" in page.text_content("#evolution-splits")
+
+
 def test_events_are_computed_once_for_all_requests(app, run):
     with app.app.server.test_client() as client:
         answer = client.get(f"{app.settings.prefix}data/trained/events")

@@ -15,12 +15,16 @@ from dnnviz.components.controls import (
     url_id,
 )
 from dnnviz.components.details import bars, image_url, number, percent, thumbnail, unit_bars
+from dnnviz.components.grid_controls import CELLS, KINDS, STATS, kinds_checklist
 from dnnviz.components.page import alerts, context_bar, epoch_controls, no_runs, page, run_select, show_controls
 from dnnviz.components.shell import register, shell
 from dnnviz.components.unit_card import unit_card
 from dnnviz.endpoints import context
 
 __all__ = [
+    "CELLS",
+    "KINDS",
+    "STATS",
     "alerts",
     "bars",
     "checklist",
@@ -31,6 +35,7 @@ __all__ = [
     "hidden",
     "how_to_read",
     "image_url",
+    "kinds_checklist",
     "labelled",
     "no_runs",
     "note",
