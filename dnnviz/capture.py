@@ -204,6 +204,10 @@ class _Job:
                 first, look = self._first(old)
                 with _prepared(model, first, device, self.layers) as (found, fast, outputs):
                     classes = self.classes or [str(i) for i in range(outputs)]
+                    if len(classes) != outputs:
+                        raise DNNVizError(
+                            f"The network has {outputs} outputs, but {len(classes)} class names were given; give one name for each output, in their order."
+                        )
                     reason = None if old is None else self._differs(old, found, classes, first)
                     if reason is not None and overwrite == "no":
                         raise RunError(f"{self.path} is a run of {reason}; give another folder, or overwrite it.")

@@ -106,7 +106,7 @@ def observe(
         for split, source in enumerate(sources):
             first = position
             for batch in source.batches():
-                check_labels(batch, source, position - first, count_classes)
+                _check_labels(batch, source, position - first, count_classes)
                 if tuple(batch.tensors.shape[1:]) != keeper.size:
                     raise DNNVizError(
                         f"{source.describe(position - first)} has size {list(batch.tensors.shape[1:])}, those before it {list(keeper.size)}; "
@@ -116,7 +116,6 @@ def observe(
                 taps.reset()
                 logits = run_network(model, batch.tensors, device, dtype, fast)
                 _check_values(reducer, layers, source, position - first)
-                check_outputs(logits, len(batch.labels), count_classes)
                 mean, peak = reducer.mean.cpu(), reducer.peak.cpu()
                 logits = logits.float().cpu()
                 moments.update(mean, batch.labels + split * count_classes)
@@ -171,15 +170,7 @@ def run_network(model: nn.Module, tensors: torch.Tensor, device: torch.device, d
     return logits
 
 
-def check_outputs(logits: torch.Tensor, count: int, classes: int) -> None:
-    """Raise DNNVizError unless there is one output for each class."""
-    if logits.shape[1] != classes:
-        raise DNNVizError(
-            f"The network has {logits.shape[1]} outputs, but {classes} class names were given; give one name for each output, in their order."
-        )
-
-
-def check_labels(batch: Batch, source: Source, first: int, classes: int) -> None:
+def _check_labels(batch: Batch, source: Source, first: int, classes: int) -> None:
     """Raise DNNVizError naming the first input whose label is no class."""
     bad = ((batch.labels < 0) | (batch.labels >= classes)).nonzero()
     if len(bad):
