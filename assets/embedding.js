@@ -76,19 +76,32 @@
     const near = row >= 0 ? (marks.rows || []).filter((i) => i < count) : [];
     if (drawing.flat) {
       layout.dragmode = state.mode;
+      // The frame is that of all points: hiding a class moves nothing.
+      layout.xaxis = { ...layout.xaxis, range: span(points[0]) };
+      layout.yaxis = { ...layout.yaxis, range: span(points[1]) };
       layout.shapes = row < 0 ? [] : [...near.map((i) => line(points, row, i)), ring(points, row)];
       layout.newselection = { line: { color: dv.colour("accent"), width: 1.5, dash: "dot" } };
     } else {
       data.push(...spatial(points, row, near, outline ? drawing : null, hidden, groups));
+      // A note stays in front of the points that would hide a mark.
+      const colour = dv.colour("accent");
+      const note = { text: "input " + marks?.input, font: { color: colour }, arrowcolor: colour, arrowhead: 0, ax: 24, ay: -36 };
+      layout.scene = { ...layout.scene, annotations: row < 0 ? [] : [{ ...note, x: points[0][row], y: points[1][row], z: points[2][row] }] };
     }
     return { data, layout };
+  }
+  function span(axis) {
+    let [low, high] = [Infinity, -Infinity];
+    for (const v of axis) [low, high] = [Math.min(low, v), Math.max(high, v)];
+    const margin = (high - low) * 0.06 || 1;
+    return [low - margin, high + margin];
   }
   const ring = (points, i) => ({
     type: "circle", xref: "x", yref: "y", xsizemode: "pixel", ysizemode: "pixel", xanchor: points[0][i], yanchor: points[1][i],
     x0: -10, x1: 10, y0: -10, y1: 10, line: { color: dv.colour("accent"), width: 2.4 },
   });
   const line = (points, from, to) => ({
-    type: "line", layer: "below", x0: points[0][from], y0: points[1][from], x1: points[0][to], y1: points[1][to], line: { color: dv.colour("bar"), width: 1 },
+    type: "line", layer: "below", x0: points[0][from], y0: points[1][from], x1: points[0][to], y1: points[1][to], line: { color: dv.colour("muted"), width: 1 },
   });
   function spatial(points, row, near, outlined, hidden, groups) {
     const common = { type: "scatter3d", hoverinfo: "skip", showlegend: false };
@@ -98,7 +111,6 @@
     return [
       { ...common, ...at(wrong), mode: "markers", marker: { symbol: "circle-open", size: size + 1.5, color: dv.colour("ink"), line: { width: 1 } } },
       { ...common, ...at(near.flatMap((i) => [row, i, null])), mode: "lines", line: { color: dv.colour("muted"), width: 2 } },
-      { ...common, ...at(row < 0 ? [] : [row]), mode: "markers", marker: { symbol: "circle-open", size: 13, color: dv.colour("accent"), line: { width: 3 } } },
     ];
   }
 
@@ -264,6 +276,11 @@
     if (target.dataset.dvShow && state.lasso) clear();
   });
   document.addEventListener("keydown", (event) => {
+    const idle = !event.target.closest || !event.target.closest("input,select,textarea,button,summary,a,dialog");
+    if (event.key === " " && idle && document.querySelector('[data-dv-embedding="play"]')) {
+      event.preventDefault();
+      setPlaying(!state.playing);
+    }
     if (event.key === "Escape" && document.getElementById("embedding-graph") && !document.querySelector("dialog[open]")) {
       if (state.lasso) clear();
       else if (dv.selection.show && dv.selection.show !== "data") dv.show("data");
@@ -322,7 +339,7 @@
   window.dash_clientside = Object.assign({}, window.dash_clientside, {
     dnnviz_embedding: {
       // The selection → what decides the picture, what decides the card; each only when it changes.
-      reduce: function (selection, theme, result) {
+      reduce: function (selection, _theme, result) {
         const host = page();
         if (!selection || !host || !document.getElementById("embedding-graph") || !("min_dist" in selection)) return Array(4).fill(nothing());
         const fresh = !host.dataset.method; // the page was made anew: its stores are empty
@@ -343,7 +360,7 @@
         if (summary && parts.length) summary.textContent = parts.join(", ").replace(/^./, (c) => c.toUpperCase());
         const arrived = window.dash_clientside.callback_context.triggered.some((entry) => entry.prop_id === "job-result.data");
         return [
-          changed("view", { ...view, theme: theme || "light" }),
+          changed("view", { ...view, theme: dv.theme() }),
           changed("picked", pick(selection, ["run", "epoch", "layer", "show", ...OWN])),
           changed("look", pick(selection, ["hide", "outline", "as", "epoch", "method"])),
           arrived && result && result.kind === "projection" ? result : nothing(),
@@ -366,7 +383,12 @@
         layerBefore = chosen;
         return [chosen, Math.max(at, 0), note, Number((note.match(/([\d,]+) unit/) || ["", "1"])[1].replace(/,/g, "")) - 1];
       },
-      unit: (value) => (value === null || value === undefined ? "" : String(value)),
+      unit: function (value) {
+        if (value === null || value === undefined || value === "") return "";
+        // A unit is one of a layer: the layer that the page opened with has to be named now.
+        if (!dv.selection.layer) dv.set("layer", document.getElementById("embedding-layer").value);
+        return String(value);
+      },
       compose: function (drawing, look, marks, lasso) {
         const host = document.querySelector(".dv-embedding");
         if (!host) return nothing();
@@ -441,7 +463,8 @@
       },
       // What a lasso gathered, as numbers of inputs.
       select: function (data) {
-        if (!data || !data.points) return nothing();
+        // Drawing the picture anew ends plotly's own selection, which it reports as one of no points.
+        if (!data || !data.points || !data.points.length) return nothing();
         const rows = [...new Set(data.points.filter((p) => p.curveNumber === 0).map((p) => p.pointNumber))];
         return state.drawing && rows.length ? rows.map((i) => state.drawing.inputs[i]) : null;
       },

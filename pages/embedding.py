@@ -120,7 +120,7 @@ def _left(selection: Selection, run: Run, want: Wanted, extra: dict[str, str]) -
         ),
         components.section(
             "Method",
-            components.segmented(components.url_id("method"), TITLES, want.method, "Method"),
+            html.Div(components.segmented(components.url_id("method"), TITLES, want.method, "Method"), className="dv-embedding-method"),
             html.Div(components.segmented(components.url_id("dims"), {"2": "2-D", "3": "3-D"}, str(want.dims), "Dimensions"), className="mt-2"),
             *[html.P(method.summary, className="dv-small mt-2", **{"data-method": name}) for name, method in METHODS.items()],
             _parameters(extra),
@@ -315,7 +315,7 @@ def _drawing(selection: Selection, run: Run, want: Wanted, projection: Projectio
     elif colour == "right":
         colouring = figures.by_right((best == labels)[shown], theme)
     elif colour == "confidence":
-        colouring = figures.by_quantity(confidence[shown], 1 / len(run.classes), 1, "Probability of the predicted class", theme)
+        colouring = figures.by_quantity(confidence[shown], 1 / len(run.classes), 1, "Confidence", theme, red_is_low=True)
     elif colour == "unit":
         unit = unit_to_show(run, want, selection.unit)
         values = run.unit_activations(want.epoch, want.layer, unit)[shown]

@@ -42,9 +42,9 @@ def by_right(right: np.ndarray, theme: str) -> Colouring:
     return _groups(np.where(right, 0, 1), ["right", "wrong"], colours, "Prediction")
 
 
-def by_quantity(values: np.ndarray, low: float, high: float, title: str, theme: str) -> Colouring:
-    """From grey to red."""
-    ramp = _RAMP.get(theme, _RAMP["light"])
+def by_quantity(values: np.ndarray, low: float, high: float, title: str, theme: str, *, red_is_low: bool = False) -> Colouring:
+    """From grey to red, the colour that is looked for, at the upper end or the lower."""
+    ramp = _RAMP.get(theme, _RAMP["light"])[:: -1 if red_is_low else 1]
     scale = [(i / (len(ramp) - 1), colour) for i, colour in enumerate(ramp)]
     legend = {"title": title, "ramp": ramp, "low": float(low), "high": float(high)}
     return Colouring(values.astype(np.float32), scale, float(low), float(high) if high > low else float(low) + 1, legend)
