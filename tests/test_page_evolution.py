@@ -50,18 +50,17 @@ def panel(page, name):
 
 def test_colours_are_on_one_scale_for_all_epochs(page, app, run):
     means = np.stack([run.data_mean(epoch) for epoch in run.epochs])
-    for epoch in (0, 8):
-        visit(page, app, f"&epoch={epoch}")
+    visit(page, app, "&epoch=8")
+    for position in (4, 1):
+        page.locator("#evolution-timeline .evo-column").nth(position).click()
         levels = panel(page, "levels")
         for layer in run.layers:
-            expected = means[run.epochs.index(epoch), layer.columns] / means[:, layer.columns].max() * 254
+            expected = means[position, layer.columns] / means[:, layer.columns].max() * 254
             assert np.abs(levels[layer.columns] - expected).max() <= 0.51
     assert "layer's maximum, all epochs" in page.text_content("#evolution-legend")
-
-
-def test_all_layers_together_and_each_epoch_by_itself(page, app, run):
-    means = np.stack([run.data_mean(epoch) for epoch in run.epochs])
-    visit(page, app, "&epoch=1&scale=all")
+    page.get_by_label("All layers together").check()
+    page.wait_for_url("**scale=all*")
+    wait_idle(page)
     assert np.abs(panel(page, "levels") - means[1] / means.max() * 254).max() <= 0.51
     page.get_by_label("Each layer and epoch by itself").check()
     page.wait_for_url("**scale=layer*")
@@ -106,22 +105,20 @@ def test_keys(page, app):
     visit(page, app, "&epoch=2&speed=1")
     page.keyboard.press("ArrowRight")
     page.wait_for_function("() => document.getElementById('evolution-title').textContent.includes('epoch 4')")
-    page.keyboard.press(" ")
-    assert "Pause" in page.text_content("#evolution-play")
-    page.keyboard.press("ArrowLeft")
-    assert "Play" in page.text_content("#evolution-play")
+    # Both keys at once, so that playback does not get on meanwhile.
+    texts = page.evaluate("""() => [" ", "ArrowLeft"].map((key) => {
+        document.body.dispatchEvent(new KeyboardEvent("keydown", {key, bubbles: true}));
+        return document.getElementById("evolution-play").textContent;
+    })""")
+    assert "Pause" in texts[0] and "Play" in texts[1]
     wait_idle(page)
     assert epoch_on_screen(page) == 2 and "epoch=2" in page.url
     page.click("#evolution-forward")
     wait_idle(page)
     assert epoch_on_screen(page) == 4
-
-
-def test_the_slider_of_the_bar_stops_playback(page, app):
-    visit(page, app, "&epoch=0&speed=1")
     page.click("#evolution-play")
-    page.evaluate("() => window.dash_clientside.set_props('epoch-slider', {value: 3})")
-    page.wait_for_function("() => document.getElementById('evolution-title').textContent.includes('epoch 4')")
+    page.evaluate("() => window.dash_clientside.set_props('epoch-slider', {value: 0})")  # a hand on the slider
+    page.wait_for_function("() => document.getElementById('evolution-title').textContent.includes('epoch 0')")
     assert "Play" in page.text_content("#evolution-play")
 
 
@@ -142,11 +139,15 @@ def test_events_are_marked_listed_and_lead_to_the_unit(page, app, run):
     page.wait_for_url("**marks=false*")
     wait_idle(page)
     assert not len(panel(page, "marks"))
-
-
-def test_a_click_on_a_cell_shows_its_unit(page, app):
-    visit(page, app)
-    page.evaluate("() => { const grid = window.dnnviz.evolutionGrid(); grid.pick('layer1.0.conv1', 3, 0); }")
+    # A click on a cell: the fourth of the second layer.
+    place = page.evaluate("""() => {
+        const grid = window.dnnviz.evolutionGrid();
+        const box = grid.box("layer1.0.conv1", 3);
+        return [grid.panelLeft[0] + box.x + 4, box.y + 4];
+    }""")
+        "() => { const grid = window.dnnviz.evolutionGrid(); const box = grid.box('layer1.0.conv1', 3); return [grid.panelLeft[0] + box.x + 4, box.y + 4]; }"
+    )
+    page.locator("#evolution-grid").click(position={"x": place[0], "y": place[1]})
     wait_idle(page)
     assert "layer1.0.conv1 · unit 3" in page.text_content("#evolution-details")
 
@@ -155,7 +156,10 @@ def test_a_class_and_an_input(page, app, run):
     visit(page, app, "&epoch=4&show=class:2")
     assert np.allclose(panel(page, "values"), run.one_class_mean(4, 2), atol=1e-6)
     assert "Class “class 2”, epoch 4" in page.text_content("#evolution-title")
-    visit(page, app, "&epoch=4&show=input:7&stat=max")
+    page.get_by_label("Maximum", exact=True).check()
+    page.evaluate("() => window.dnnviz.show('input:7')")
+    page.wait_for_function("() => document.getElementById('evolution-title').textContent.includes('Input 7')")
+    wait_idle(page)
     assert np.allclose(panel(page, "values"), run.input_activations(4, 7, "max"), atol=1e-6)
 
 
@@ -241,7 +245,7 @@ def test_dark_theme_and_two_pages_one_after_the_other(new_page, app):
 def test_the_demo_run_plays(page, live_app):
     page.goto(f"{live_app.url}/evolution?run=digits&epoch=0&speed=12&loop=false")
     page.wait_for_function(GRID)
-    page.wait_for_function(CHARTS)
+    wait_idle(page)
     page.click("#evolution-play")
     page.wait_for_function("() => document.getElementById('evolution-play').textContent.includes('Play')")
     wait_idle(page)
