@@ -339,9 +339,9 @@
   window.dash_clientside = Object.assign({}, window.dash_clientside, {
     dnnviz_embedding: {
       // The selection → what decides the picture, what decides the card; each only when it changes.
-      reduce: function (selection, _theme, result) {
+      reduce: function (selection) {
         const host = page();
-        if (!selection || !host || !document.getElementById("embedding-graph") || !("min_dist" in selection)) return Array(4).fill(nothing());
+        if (!selection || !host || !document.getElementById("embedding-graph") || !("min_dist" in selection)) return Array(3).fill(nothing());
         const fresh = !host.dataset.method; // the page was made anew: its stores are empty
         if (fresh) {
           sent = {};
@@ -358,13 +358,15 @@
         }
         const summary = document.getElementById("embedding-parameters");
         if (summary && parts.length) summary.textContent = parts.join(", ").replace(/^./, (c) => c.toUpperCase());
-        const arrived = window.dash_clientside.callback_context.triggered.some((entry) => entry.prop_id === "job-result.data");
         return [
           changed("view", { ...view, theme: dv.theme() }),
           changed("picked", pick(selection, ["run", "epoch", "layer", "show", ...OWN])),
           changed("look", pick(selection, ["hide", "outline", "as", "epoch", "method"])),
-          arrived && result && result.kind === "projection" ? result : nothing(),
         ];
+      },
+      answer: function (result) {
+        if (result && result.kind === "projection") window.dash_clientside.set_props("embedding-result", { data: result });
+        return nothing();
       },
       ask: function (request) {
         if (request) window.dash_clientside.set_props("job-request", { data: request });

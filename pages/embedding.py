@@ -32,12 +32,13 @@ DEFAULTS = {
     "outline": "true",
     "as": "points",
     "hide": "",
-    "split": "",
+    "split": "all",
     "seed": "0",
     **{p.name: f"{p.default:g}" for method in METHODS.values() for p in method.parameters},
 }
 # Inputs of one callback must all be of the page or all of the shell (the shell is there first): the shell's go through `reduce`.
-STORES = ("view", "picked", "look", "result", "drawing", "ready", "marks", "lasso", "request", "asked")
+STORES = ("view", "picked", "look", "result", "drawing", "ready", "marks", "lasso", "request", "asked", "answered")
+EMPTY = {"xaxis": {"visible": False}, "yaxis": {"visible": False}, "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)"}
 TITLES = {name: method.title for name, method in METHODS.items()}
 _CONFIG = {**GRAPH_CONFIG, "scrollZoom": True}
 _HOW = "Look first at the number below the picture: near 1, points that are neighbours here are neighbours in the full space, too. "
@@ -54,7 +55,7 @@ def layout(**query: Any) -> html.Div:
     if extra["colour"] not in COLOURS:
         more.append(f"Points cannot be coloured by “{extra['colour'][:40]}”; they are coloured by class.")
         extra["colour"] = "class"
-    extra |= {"method": want.method, "dims": str(want.dims), "split": want.split or "", "seed": str(want.seed)}
+    extra |= {"method": want.method, "dims": str(want.dims), "split": want.split or "all", "seed": str(want.seed)}
     extra |= {name: f"{value:g}" for name, value in want.parameters.items()}
     return components.page(
         selection,
@@ -105,7 +106,7 @@ def _left(selection: Selection, run: Run, want: Wanted, extra: dict[str, str]) -
     names = [layer.name for layer in run.layers]
     layer = run.layer(want.layer)
     position = names.index(layer.name)
-    splits = {"": "All inputs", **{name: name for name in run.splits}}
+    splits = {"all": "All inputs", **{name: name for name in run.splits}}
     unit = "" if selection.unit is None else selection.unit
     depth = dbc.Input(id="embedding-depth", type="range", min=0, max=len(names) - 1, step=1, value=position, class_name="form-range")
     return [
@@ -171,7 +172,7 @@ def _centre() -> html.Div:
                     dcc.Graph(
                         id="embedding-graph",
                         config=_CONFIG,
-                        figure={"data": [], "layout": {"xaxis": {"visible": False}, "yaxis": {"visible": False}}},
+                        figure={"data": [], "layout": EMPTY},
                         responsive=True,
                         clear_on_unhover=True,
                     ),
@@ -192,10 +193,12 @@ clientside_callback(
     Output("embedding-view", "data"),
     Output("embedding-picked", "data"),
     Output("embedding-look", "data"),
-    Output("embedding-result", "data"),
     Input("selection", "data"),
     Input("theme-store", "data"),
-    Input("job-result", "data"),
+)
+# By way of the browser, not of Dash's graph of callbacks: what hangs on a job's answer there waits until the job has ended.
+clientside_callback(
+    ClientsideFunction("dnnviz_embedding", "answer"), Output("embedding-answered", "data"), Input("job-result", "data"), prevent_initial_call=True
 )
 clientside_callback(
     ClientsideFunction("dnnviz_embedding", "ask"), Output("embedding-asked", "data"), Input("embedding-request", "data"), prevent_initial_call=True
@@ -288,7 +291,8 @@ def draw(view: dict[str, str] | None, result: dict[str, Any] | None, again: int 
         return (drawing if shown else None), caption, message, dash.no_update, dash.no_update
     request = {"kind": "projection", "page": "/embedding", "params": missing.as_params(selection.run_id)}
     request["nonce"] = f"{projection_key(run, missing)}:{uuid.uuid4().hex}"
-    message = html.Div(f"{title} is being computed; meanwhile PCA.", className="dv-embedding-meanwhile") if shown else None
+    text = f"{title} is being computed; meanwhile PCA." if shown else f"{METHODS[missing.method].title} is being computed."
+    message = html.Div(text, className="dv-embedding-meanwhile")
     ready_now = projection_key(run, shown) if shown else dash.no_update
     return drawing, caption, message, ready_now, request
 

@@ -180,14 +180,18 @@ def test_a_click_shows_the_input_and_its_exact_neighbours_and_the_link_reproduce
 
 
 def test_pca_stands_in_until_the_other_method_is_computed_and_the_result_is_shared(page: Page, new_page: Any, small_app: LiveApp) -> None:
-    query = "run=small&method=tsne&iterations=100&perplexity=5"
+    query = "run=small&method=tsne&iterations=2000&perplexity=5"
     page.goto(f"{small_app.url}/embedding?{query}")
     page.get_by_text("t-SNE is being computed; meanwhile PCA.").wait_for()
     page.wait_for_function(f"() => {PLOT}?.data?.[0]?.x?.length === 40")
+    # The page is not held up by the job.
+    page.get_by_label("Right or wrong", exact=True).check()
+    page.locator("#embedding-legend h2").filter(has_text="Prediction").wait_for()
+    assert page.get_by_text("t-SNE is being computed; meanwhile PCA.").is_visible()
     page.wait_for_function("() => document.querySelector('#embedding-caption').innerText.includes('t-SNE')")
     wait_for_jobs(page)
     assert page.inner_text("#embedding-message") == "" and drawn(page)["title"] == ""
-    assert page.inner_text("#embedding-parameters") == "Perplexity 5, iterations 100, exaggeration 1, seed 0"
+    assert page.inner_text("#embedding-parameters") == "Perplexity 5, iterations 2000, exaggeration 1, seed 0"
     other = new_page()
     open_page(other, small_app, query)
     assert drawn(other)["x"] == drawn(page)["x"] and store_data(other, "job-request") is None

@@ -36,7 +36,7 @@ def question(run: Run, epoch: int, layer: str | None, extra: Mapping[str, str]) 
     if dims not in {str(d) for d in DIMENSIONS}:
         problems.append(f"A picture has 2 or 3 dimensions, not “{dims[:40]}”.")
         dims = "2"
-    split = extra.get("split") or None
+    split = None if extra.get("split") in (None, "", "all") else extra["split"]
     if split is not None and split not in run.splits:
         problems.append(f"This run has no split “{split[:40]}”; all inputs are shown.")
         split = None
