@@ -145,8 +145,6 @@ def test_events_are_marked_listed_and_lead_to_the_unit(page, app, run):
         const box = grid.box("layer1.0.conv1", 3);
         return [grid.panelLeft[0] + box.x + 4, box.y + 4];
     }""")
-        "() => { const grid = window.dnnviz.evolutionGrid(); const box = grid.box('layer1.0.conv1', 3); return [grid.panelLeft[0] + box.x + 4, box.y + 4]; }"
-    )
     page.locator("#evolution-grid").click(position={"x": place[0], "y": place[1]})
     wait_idle(page)
     assert "layer1.0.conv1 · unit 3" in page.text_content("#evolution-details")
