@@ -177,7 +177,7 @@ def register(app: dash.Dash) -> None:
         interval=250,
         prevent_initial_call=True,
         progress=[Output("job-progress", "data"), Output("job-bar", "value"), Output("job-text", "children"), Output("job-time", "children")],
-        progress_default=[{}, 0, "Starting", ""],
+        progress_default=[{}, "0", "Starting", ""],
         running=[(Output("job-panel", "hidden"), False, True)],
         cancel=[Input("job-cancel", "n_clicks"), Input("_pages_location", "pathname")],
     )
@@ -204,14 +204,14 @@ def panel() -> html.Div:
                 [
                     html.H2("Computing", className="dv-section-title"),
                     html.Div("Starting", id="job-text", className="dv-job-text"),
-                    dbc.Progress(id="job-bar", value=0, max=100, className="dv-job-bar"),
+                    html.Progress(id="job-bar", value="0", max="100", className="dv-job-bar", **{"aria-label": "Share that is done"}),
                     html.Div(id="job-time", className="dv-note"),
                     html.Button("Cancel", id="job-cancel", className="dv-btn", type="button"),
                 ],
                 id="job-panel",
                 className="dv-job",
                 hidden=True,
-                **{"aria-label": "Computation in progress", "aria-live": "polite"},
+                **{"aria-label": "Computation in progress"},
             ),
             dbc.Toast(id="job-toast", header="The computation failed", is_open=False, dismissable=True, icon="danger", className="dv-job-toast"),
             html.Div(

@@ -78,7 +78,8 @@ def build(settings: Settings, root: Path) -> dash.Dash:
     jobs.register(app)
     _restore_module_callbacks()
     if settings.debug:
-        app.enable_dev_tools(debug=True, dev_tools_hot_reload=False)
+        # Development bundles evaluate strings, which the policy forbids; the version check asks another site.
+        app.enable_dev_tools(debug=True, dev_tools_hot_reload=False, dev_tools_serve_dev_bundles=False, dev_tools_disable_version_check=True)
     with app.server.test_request_context(settings.prefix):
         # What Dash would do at the first request, done now: the next app of this process finds the registers empty.
         app.server.preprocess_request()

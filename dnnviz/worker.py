@@ -78,6 +78,7 @@ def main(job: str, target: str, request: dict[str, Any], settings: Settings) -> 
             log.exception("job %s failed", request.get("kind"))
             first = (str(error).strip().splitlines() or [""])[0]
             result = answer(request, error=f"The computation failed ({type(error).__name__}{': ' + first if first else ''}); see the log.")
+        progress.end()
         queue.set(job, result, expire=KEEP_SECONDS)
 
 
@@ -104,6 +105,8 @@ class Progress:
         self._started = time.monotonic()
         self._sent = float("-inf")
         self._text = ""
+        self._late: tuple[float, float, str] | None = None
+        self._lock = threading.RLock()
 
     def begin(self) -> None:
         """Count time from here: waiting for a turn says nothing about how long the work takes."""
@@ -111,10 +114,33 @@ class Progress:
 
     def report(self, done: float, total: float, text: str = "") -> None:
         """Say that `done` of `total` steps are done and what is being done."""
-        now = time.monotonic()
-        if now - self._sent < REPORT_SECONDS:
-            return
-        self._sent = now
+        with self._lock:
+            wait = self._sent + REPORT_SECONDS - time.monotonic()
+            if wait <= 0:
+                self._late = None
+                self._show(done, total, text)
+                return
+            if wait == float("inf"):
+                return
+            # A long step may follow: what is said now is shown a little later, unless something newer is.
+            if self._late is None:
+                timer = threading.Timer(wait + 0.01, self._catch_up)
+                timer.daemon = True
+                timer.start()
+            self._late = (done, total, text)
+
+    def end(self) -> None:
+        """Show nothing more."""
+        with self._lock:
+            self._sent, self._late = float("inf"), None
+
+    def _catch_up(self) -> None:
+        with self._lock:
+            if self._late is not None:
+                self.report(*self._late)
+
+    def _show(self, done: float, total: float, text: str) -> None:
+        now = self._sent = time.monotonic()
         self._text = text or self._text
         elapsed = now - self._started
         remaining = elapsed * (total - done) / done if 0 < done <= total else None
@@ -128,7 +154,7 @@ class Progress:
             "remaining": None if remaining is None else round(remaining, 1),
         }
         share = 100.0 * done / total if total else 0.0
-        self._send([data, round(min(max(share, 0.0), 100.0), 1), self._text, _times(elapsed, remaining)])
+        self._send([data, f"{min(max(share, 0.0), 100.0):.1f}", self._text, _times(elapsed, remaining)])
 
     def waiting(self, text: str) -> None:
         """Say what the job waits for."""
