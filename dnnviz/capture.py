@@ -11,6 +11,7 @@ import platform
 import sys
 import types
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ from dnnviz.graph import build_graph
 from dnnviz.inputs import Look, choose_look, sources
 from dnnviz.keep import Keeper
 from dnnviz.layers import Layers, find_layers
-from dnnviz.observe import Observed, Progress, channels_last, observe, run_network, undisturbed
+from dnnviz.observe import Observed, Progress, channels_last, observe, on_device, run_network, undisturbed
+from dnnviz.specs import first_line
 from dnnviz.store import MANIFEST, Run, RunWriter, layer_entries, now, open_run, writing
 
 TOP = 9  # inputs in each unit's list of top inputs
@@ -73,9 +75,9 @@ def capture(
 class Recorder:
     """Writes snapshots of a network while it trains; the same inputs are kept in all of them.
 
-    every: record epochs that this number divides. overwrite: the first snapshot replaces a run that is there.
-    Further arguments as for `capture` (batch_size, layers, mean, std, device, model_spec, save_weights, data_spec,
-    progress, workers).
+    every: record epochs that this number divides. inputs, classes: as for `capture`. overwrite: the first snapshot
+    replaces a run that is there. options: as for `capture` (batch_size, layers, mean, std, device, model_spec,
+    save_weights, data_spec, progress, workers).
     """
 
     def __init__(
@@ -86,25 +88,14 @@ class Recorder:
         every: int = 1,
         inputs: int = 200,
         classes: Sequence[str] | None = None,
-        batch_size: int = 64,
-        layers: Sequence[str] | None = None,
-        mean: Sequence[float] | float | None = None,
-        std: Sequence[float] | float | None = None,
-        device: str | torch.device | None = None,
-        model_spec: str | None = None,
-        save_weights: bool = True,
         overwrite: bool = False,
-        data_spec: str | None = None,
-        progress: Progress | None = None,
-        workers: int = 0,
+        **options: Any,
     ) -> None:
         if every < 1:
             raise DNNVizError(f"every is {every}; it must be 1 or more.")
         self.model = model
         self.every = every
-        self._job = _Job(
-            path, dataset, classes, inputs, batch_size, layers, mean, std, device, model_spec, save_weights, data_spec, progress, workers
-        )
+        self._job = _Job(path, dataset, classes, inputs, **options)
         self._overwrite = "run" if overwrite else "no"
 
     @property
@@ -121,6 +112,18 @@ class Recorder:
         return int(epoch)
 
 
+@dataclass
+class _Seen:
+    """What one pass gave, and the run that it can be added to (None: it stands alone)."""
+
+    found: Layers
+    observed: Observed
+    look: Look
+    classes: list[str]
+    size: tuple[int, ...]
+    base: Run | None
+
+
 class _Job:
     """What capture and Recorder share: the data, how it is read, and where the run goes."""
 
@@ -130,16 +133,16 @@ class _Job:
         dataset: Any,
         classes: Sequence[str] | None,
         inputs: int,
-        batch_size: int,
-        layers: Sequence[str] | None,
-        mean: Sequence[float] | float | None,
-        std: Sequence[float] | float | None,
-        device: str | torch.device | None,
-        model_spec: str | None,
-        save_weights: bool,
-        data_spec: str | None,
-        progress: Progress | None,
-        workers: int,
+        batch_size: int = 64,
+        layers: Sequence[str] | None = None,
+        mean: Sequence[float] | float | None = None,
+        std: Sequence[float] | float | None = None,
+        device: str | torch.device | None = None,
+        model_spec: str | None = None,
+        save_weights: bool = True,
+        data_spec: str | None = None,
+        progress: Progress | None = None,
+        workers: int = 0,
     ) -> None:
         if inputs < 1:
             raise DNNVizError(f"inputs is {inputs}; at least one input must be kept.")
@@ -149,9 +152,8 @@ class _Job:
         if isinstance(dataset, str):
             from dnnviz.datasets import load
 
-            data_spec = data_spec or dataset
             dataset = load(dataset)
-        if hasattr(dataset, "splits") and hasattr(dataset, "classes") and isinstance(dataset.splits, Mapping):
+        if isinstance(getattr(dataset, "splits", None), Mapping):
             # What dnnviz.datasets.load gives says all about itself.
             classes = classes if classes is not None else dataset.classes
             mean, std = mean if mean is not None else dataset.mean, std if std is not None else dataset.std
@@ -168,15 +170,16 @@ class _Job:
         """Observe the network and publish the snapshot. overwrite: `no`, `epoch` (that one, or a run that does not fit) or `run`."""
         if epoch < 0:
             raise DNNVizError(f"The epoch is {epoch}; epochs are numbered from 0.")
+        model = _inside(model)
         made = not self.path.exists()
         with writing(self.path) as writer:
             try:
                 with publish.disk_errors(self.path):
                     publish.recover(self.path)
-                    old = self._old(writer, overwrite)
+                    old = _existing(writer, overwrite)
                     if old is not None and overwrite == "no" and epoch in old.epochs:
                         raise RunError(f"{self.path} holds a snapshot of epoch {epoch} already; give another epoch or folder, or overwrite it.")
-                    return self._capture(writer, model, epoch, metrics, spec, overwrite, old)
+                    return self._publish(writer, model, epoch, metrics, spec, self._see(model, old, overwrite))
             except BaseException:
                 if not (self.path / MANIFEST).exists():
                     writer.clear()
@@ -184,113 +187,75 @@ class _Job:
                         publish.remove_empty(self.path)
                 raise
 
-    def _old(self, writer: RunWriter, overwrite: str) -> Run | None:
-        try:
-            return writer.existing()
-        except RunError:
-            if overwrite == "no":
-                raise
-            return None  # damaged, and to be replaced
-
-    def _capture(
-        self, writer: RunWriter, model: nn.Module, epoch: int, metrics: Mapping[str, Any], spec: str | None, overwrite: str, old: Run | None
-    ) -> Run:
+    def _see(self, model: nn.Module, old: Run | None, overwrite: str) -> _Seen:
+        """Run the network over the data; raises RunError where the result does not fit the run that is there and may not replace it."""
         device = self.device or next((p.device for p in model.parameters()), torch.device("cpu"))
-        home = next((p.device for p in model.parameters()), device)
-        with undisturbed(model), torch.inference_mode():
-            if device != home:
-                model.to(device)
-            try:
-                first, look = self._first(old)
-                with _prepared(model, first, device, self.layers) as (found, fast, outputs):
-                    classes = self.classes or [str(i) for i in range(outputs)]
-                    if len(classes) != outputs:
-                        raise DNNVizError(
-                            f"The network has {outputs} outputs, but {len(classes)} class names were given; give one name for each output, in their order."
-                        )
-                    reason = None if old is None else self._differs(old, found, classes, first)
-                    if reason is not None and overwrite == "no":
-                        raise RunError(f"{self.path} is a run of {reason}; give another folder, or overwrite it.")
-                    base = old if reason is None and overwrite != "run" else None
-                    observed = self._observe(model, found, look, classes, device, fast, base, first)
-                    if base is not None and (reason := self._other_inputs(base, observed)) is not None:
-                        if overwrite == "no":
-                            raise RunError(f"{self.path} is a run of {reason}; give the same data in the same order, or another folder.")
-                        base = None
-                        observed = self._observe(model, found, look, classes, device, fast, None, first)
-                    graph = build_graph(found)
-            finally:
-                if device != home:
-                    model.to(home)
-        manifest = self._manifest(model, found, observed, look, classes, first, spec, base)
-        if self.progress is not None:
-            self.progress(int(observed.class_counts.sum()), int(observed.class_counts.sum()), "writing")
-
-        def write(where: RunWriter) -> Run:
-            state = model.state_dict() if self.save_weights else None
-            return publish.snapshot(where, manifest, epoch, metrics, observed, self.sources, look, graph, state, base)
-
-        if base is None and (self.path / MANIFEST).exists():
-            with publish.replacement(self.path) as staged:
-                write(staged)
-            return open_run(self.path)
-        return write(writer)
+        # Other data are known only when they were read, and then the kept inputs must be chosen anew: a second pass.
+        with undisturbed(model), torch.inference_mode(), on_device(model, device):
+            first, look = self._first(old)
+            size = tuple(first.shape[1:])
+            with _prepared(model, first, device, self.layers) as (found, fast, outputs):
+                classes = self.classes or [str(i) for i in range(outputs)]
+                if len(classes) != outputs:
+                    raise DNNVizError(f"The network has {outputs} outputs, but {len(classes)} class names were given; give one for each, in order.")
+                reason = None if old is None else self._other_network(old, found, classes, size)
+                base = None if reason or overwrite == "run" else old
+                while True:
+                    if reason and overwrite == "no":
+                        raise RunError(f"{self.path} is a run of {reason}; give what it was begun with, or another folder, or overwrite it.")
+                    observed = observe(model, self.sources, found, self._keeper(found, size, base), look, classes, TOP, device, fast, self.progress)
+                    reason = None if base is None else _other_inputs(base, observed)
+                    if not reason:
+                        return _Seen(found, observed, look, classes, size, base)
+                    base = None
 
     def _first(self, old: Run | None) -> tuple[torch.Tensor, Look]:
-        """The first batch (a few inputs of it), and how its tensors become images."""
+        """A few inputs of the first batch, and how tensors become images."""
         batch = self.sources[0].first()
         if batch is None:
             raise DNNVizError(f"The data{self.sources[0].where} hold no inputs; there is nothing to capture.")
-        if old is not None and self.mean is None and self.std is None:
-            how = old.manifest["preprocessing"]
-            if how["size"][0] == batch.tensors.shape[1]:
-                return batch.tensors[:2], Look(tuple(how["mean"]), tuple(how["std"]), how["description"])
+        how = old.manifest["preprocessing"] if old is not None else {}
+        if how and self.mean is None and self.std is None and how["size"][0] == batch.tensors.shape[1]:
+            return batch.tensors[:2], Look(tuple(how["mean"]), tuple(how["std"]), how["description"])
         return batch.tensors[:2], choose_look(batch.tensors, self.dataset, self.mean, self.std)
 
-    def _observe(
-        self, model: nn.Module, found: Layers, look: Look, classes: list[str], device: torch.device, fast: bool, old: Run | None, first: torch.Tensor
-    ) -> Observed:
-        lengths = [s.length for s in self.sources]
-        count = min(self.inputs, sum(lengths)) if None not in lengths else self.inputs
-        positions = None if old is None else np.load(old.path / "inputs" / "positions.npy", allow_pickle=False)
-        keeper = Keeper(count, found.units, tuple(first.shape[1:]), positions)
-        return observe(model, self.sources, found, keeper, look, classes, TOP, device, fast, self.progress)
+    def _keeper(self, found: Layers, size: tuple[int, ...], base: Run | None) -> Keeper:
+        lengths = [source.length for source in self.sources]
+        count = self.inputs if None in lengths else min(self.inputs, sum(n for n in lengths if n is not None))
+        positions = None if base is None else _stored(base, "positions")
+        return Keeper(count, found.units, size, positions)
 
-    def _differs(self, old: Run, found: Layers, classes: Sequence[str], first: torch.Tensor) -> str | None:
+    def _other_network(self, old: Run, found: Layers, classes: Sequence[str], size: tuple[int, ...]) -> str | None:
         """What makes a run unfit for a further snapshot, known before any computing; None when nothing does."""
         if layer_entries(found.layers) != old.manifest["layers"]:
             return f"another network ({len(old.layers)} layers with {old.units} units; this one has {len(found.layers)} with {found.units})"
         if list(classes) != old.classes:
             return "other classes"
-        if [s.name for s in self.sources] != old.splits:
+        if [source.name for source in self.sources] != old.splits:
             return f"other splits ({', '.join(old.splits)})"
-        if list(first.shape[1:]) != list(old.manifest["preprocessing"]["size"]):
+        if list(size) != list(old.manifest["preprocessing"]["size"]):
             return f"inputs of another size ({old.manifest['preprocessing']['size']})"
         return None
 
-    def _other_inputs(self, old: Run, observed: Observed) -> str | None:
-        """The same for what only reading the data tells."""
-        keeper = observed.keeper
-        if not np.array_equal(observed.class_counts, old.class_counts):
-            return f"another data set ({int(old.class_counts.sum())} inputs, not {int(observed.class_counts.sum())}, or other labels)"
-        if not np.array_equal(keeper.labels, old.labels) or not np.array_equal(
-            keeper.images, np.load(old.path / "inputs" / "images.npy", mmap_mode="r", allow_pickle=False)
-        ):
-            return "other inputs (the data come in another order, or are changed at random when they are read)"
-        return None
+    def _publish(self, writer: RunWriter, model: nn.Module, epoch: int, metrics: Mapping[str, Any], spec: str | None, seen: _Seen) -> Run:
+        if self.progress is not None:
+            total = int(seen.observed.class_counts.sum())
+            self.progress(total, total, "writing")
+        manifest, graph = self._manifest(model, spec, seen), build_graph(seen.found)
+        state = model.state_dict() if self.save_weights else None
 
-    def _manifest(
-        self,
-        model: nn.Module,
-        found: Layers,
-        observed: Observed,
-        look: Look,
-        classes: Sequence[str],
-        first: torch.Tensor,
-        spec: str | None,
-        old: Run | None,
-    ) -> dict[str, Any]:
-        before = old.manifest if old is not None else {}
+        def write(where: RunWriter) -> Run:
+            return publish.snapshot(where, manifest, epoch, metrics, seen.observed, self.sources, seen.look, graph, state, seen.base)
+
+        if seen.base is not None or not (self.path / MANIFEST).exists():
+            return write(writer)
+        with publish.replacement(self.path) as staged:
+            write(staged)
+        return open_run(self.path)
+
+    def _manifest(self, model: nn.Module, spec: str | None, seen: _Seen) -> dict[str, Any]:
+        before = seen.base.manifest if seen.base is not None else {}
+        counts = seen.observed.class_counts
         return {
             "name": self.path.resolve().name,
             "created": before.get("created") or now(),
@@ -302,19 +267,47 @@ class _Job:
             },
             "data": {"spec": self.data_spec or before.get("data", {}).get("spec")},
             "preprocessing": {
-                "size": [int(v) for v in first.shape[1:]],
-                "mean": list(look.mean),
-                "std": list(look.std),
-                "exact": observed.keeper.exact,
-                "description": look.description,
+                "size": [int(v) for v in seen.size],
+                "mean": list(seen.look.mean),
+                "std": list(seen.look.std),
+                "exact": seen.observed.keeper.exact,
+                "description": seen.look.description,
             },
-            "classes": list(classes),
-            "splits": [s.name for s in self.sources],
-            "layers": layer_entries(found.layers),
-            "uncovered": list(found.uncovered),
-            "inputs": {"kept": len(observed.keeper), "aggregated": int(observed.class_counts.sum()), "class_counts": observed.class_counts.tolist()},
+            "classes": seen.classes,
+            "splits": [source.name for source in self.sources],
+            "layers": layer_entries(seen.found.layers),
+            "uncovered": list(seen.found.uncovered),
+            "inputs": {"kept": len(seen.observed.keeper), "aggregated": int(counts.sum()), "class_counts": counts.tolist()},
             "top": {"k": TOP, "stored": 0},
         }
+
+
+def _existing(writer: RunWriter, overwrite: str) -> Run | None:
+    try:
+        return writer.existing()
+    except RunError:
+        if overwrite == "no":
+            raise
+        return None  # damaged, and to be replaced
+
+
+def _stored(run: Run, name: str) -> np.ndarray:
+    """An array of the inputs of a run, by memory map."""
+    path = run.path / "inputs" / f"{name}.npy"
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (FileNotFoundError, ValueError, EOFError) as error:
+        raise RunError(f"{path} is missing or damaged ({first_line(error)}); no snapshot can be added to this run.") from None
+
+
+def _other_inputs(old: Run, observed: Observed) -> str | None:
+    """What makes a run unfit for a further snapshot, known only when the data were read; None when nothing does."""
+    keeper = observed.keeper
+    if not np.array_equal(observed.class_counts, old.class_counts):
+        return f"another data set ({int(old.class_counts.sum())} inputs, not {int(observed.class_counts.sum())}, or other labels)"
+    if not np.array_equal(keeper.labels, old.labels) or not np.array_equal(keeper.images, _stored(old, "images")):
+        return "other inputs (the data come in another order, or are changed at random when they are read)"
+    return None
 
 
 @contextlib.contextmanager
@@ -329,21 +322,23 @@ def _prepared(model: nn.Module, first: torch.Tensor, device: torch.device, only:
         outputs = run_network(model, first, device, dtype, fast).shape[1]
         return find_layers(model, example, only), fast, outputs
 
-    usable = device.type == "cpu"
-    if usable:
-        # Code that calls `view` on feature maps cannot take channels_last: then the usual layout.
-        with channels_last(model, True):
+    if device.type == "cpu":
+        with channels_last(model):
             try:
                 result = attempt(True)
-            except RuntimeError:
+            except DNNVizError:
+                raise
+            except Exception:  # code that calls `view` on feature maps cannot take channels_last
                 result = None
             if result is not None:
                 yield result
                 return
     try:
         result = attempt(False)
-    except RuntimeError as error:
-        raise DNNVizError(f"{type(model).__name__} cannot run on inputs of size {list(first.shape[1:])}: {str(error).splitlines()[0]}") from error
+    except DNNVizError:
+        raise
+    except Exception as error:  # a network may raise anything on inputs that it was not made for
+        raise DNNVizError(f"{type(model).__name__} cannot run on inputs of size {list(first.shape[1:])}: {first_line(error)}.") from error
     yield result
 
 
@@ -352,9 +347,18 @@ def _network(model: nn.Module | str, classes: Sequence[str] | None) -> tuple[nn.
         from dnnviz.models import build
 
         return build(model, len(classes) if classes else None), model
+    return model, None
+
+
+def _inside(model: nn.Module) -> nn.Module:
+    """The network inside the wrappers of torch.compile and of training on several devices: its own names, its own weights."""
+    while isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel) or hasattr(model, "_orig_mod"):
+        model = getattr(model, "_orig_mod", None) or model.module
+    if isinstance(model, torch.jit.ScriptModule):
+        raise DNNVizError("The model is TorchScript, inside which no layer can be watched; give the Python module that it was made from.")
     if not isinstance(model, nn.Module):
         raise DNNVizError(f"The model is a {type(model).__name__}; it must be a torch.nn.Module or a spec such as 'torchvision:resnet18'.")
-    return model, None
+    return model
 
 
 class _Callable(types.ModuleType):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, IterableDataset, RandomSampler, SequentialSampler
+from torch.utils.data import DataLoader, IterableDataset, RandomSampler, SequentialSampler, default_collate
 
 from dnnviz.errors import DNNVizError
 from dnnviz.specs import first_line
@@ -49,12 +49,13 @@ class Source:
         self.batch_size = batch_size
         self.workers = workers
         self.loader: DataLoader | None = None
-        self.collate: Callable[[Any], Any] | None = None
         if isinstance(data, DataLoader):
             inner = data.dataset
             in_order = isinstance(data.sampler, SequentialSampler | RandomSampler) and data.batch_sampler is not None
             if isinstance(inner, IterableDataset) or not in_order:
                 self.loader = data
+            elif data.collate_fn is not default_collate:
+                self.loader = DataLoader(inner, data.batch_size, num_workers=data.num_workers, collate_fn=data.collate_fn)
             else:
                 # Shuffling would show other inputs at every snapshot: read the data set itself, in its own order.
                 data, self.batch_size, self.workers = inner, data.batch_size or batch_size, data.num_workers
@@ -151,7 +152,7 @@ class Source:
                 raise DNNVizError(f"The data{self.where} cannot be read after input {first}: {first_line(error)}.") from error
             if not (isinstance(item, list | tuple) and len(item) >= 2 and isinstance(item[0], torch.Tensor)):
                 raise DNNVizError(f"The DataLoader{self.where} gives {type(item).__name__} batches; they must be (images, labels).")
-            images, labels = item[0], torch.as_tensor(item[1])
+            images, labels = item[0].cpu(), torch.as_tensor(item[1]).cpu()
             if images.dim() != 4 or labels.shape != (len(images),):
                 raise DNNVizError(
                     f"The DataLoader{self.where} gives images {list(images.shape)} with labels {list(labels.shape)}; [n, C, H, W] and [n] are needed."

@@ -12,6 +12,10 @@ from dnnviz.errors import RunError
 from dnnviz.inputs import Batch, Look
 from dnnviz.statistics import TopLists
 
+# Images stored for the lists of top inputs, beside the inputs kept: no more than this many, and no more than these bytes.
+TOP_IMAGES = 4096
+TOP_BYTES = 64 * 2**20
+
 
 @dataclass
 class _Slot:
@@ -95,13 +99,14 @@ class Keeper:
         self._most = max(map(len, self._groups.values()))
         return slot
 
-    def hold(self, batch: Batch, position: int, tops: Sequence[TopLists], look: Look, limit: int = 4096) -> None:
-        """Hold the images of this batch that are in a list of top inputs, where the data cannot be read again; the best ranks up to `limit`."""
+    def hold(self, batch: Batch, position: int, tops: Sequence[TopLists], look: Look) -> None:
+        """Hold the images of this batch that are in a list of top inputs, where the data cannot be read again; the best ranks up to a limit."""
         ranks = best_ranks([top.positions for top in tops])
         fresh = [p for p in ranks if p >= position]
         for p in fresh:
             image, _ = look.images(batch.tensors[p - position][None])
             self.held[p] = (image[0], int(batch.labels[p - position]))
+        limit = image_limit(self.size)
         if len(self.held) > limit:
             keep = sorted((p for p in self.held if p in ranks), key=lambda p: (ranks[p], p))[:limit]
             self.held = {p: self.held[p] for p in keep}
@@ -136,6 +141,11 @@ class Keeper:
             if slot.tensor is not None:
                 result[row] = slot.tensor.numpy()
         return result
+
+
+def image_limit(size: Sequence[int]) -> int:
+    """How many images (C, H, W) may be stored beside the inputs kept."""
+    return max(min(TOP_IMAGES, TOP_BYTES // int(np.prod(size))), 1)
 
 
 def best_ranks(positions: Sequence[torch.Tensor]) -> dict[int, int]:

@@ -61,19 +61,31 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def channels_last(model: nn.Module, use: bool) -> Iterator[None]:
-    """Convolution weights in channels_last order inside, where it is the faster one (CPU); the very same storage as before afterwards."""
+def channels_last(model: nn.Module) -> Iterator[None]:
+    """Convolution weights in channels_last order inside, the faster one on a CPU; the very same storage as before afterwards."""
     swapped: list[tuple[nn.Parameter, torch.Tensor]] = []
     try:
-        if use:
-            for parameter in model.parameters():
-                if type(parameter) is nn.Parameter and parameter.dim() == 4 and parameter.device.type == "cpu":
-                    swapped.append((parameter, parameter.data))
-                    parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+        for parameter in model.parameters():
+            if type(parameter) is nn.Parameter and parameter.dim() == 4:
+                swapped.append((parameter, parameter.data))
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
         yield
     finally:
         for parameter, data in swapped:
             parameter.data = data
+
+
+@contextmanager
+def on_device(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """The network on another device inside, where it is on one."""
+    home = next((p.device for p in model.parameters()), device)
+    try:
+        if home != device:
+            model.to(device)
+        yield
+    finally:
+        if home != device:
+            model.to(home)
 
 
 def observe(

@@ -15,13 +15,10 @@ import torch
 
 from dnnviz.errors import DNNVizError
 from dnnviz.inputs import Look, Source
-from dnnviz.keep import best_ranks
+from dnnviz.keep import best_ranks, image_limit
 from dnnviz.observe import Observed
 from dnnviz.store import MANIFEST, Run, RunWriter
 
-# Images stored for the lists of top inputs, beside the inputs kept: no more than this many, and no more than these bytes.
-TOP_IMAGES = 4096
-TOP_BYTES = 64 * 2**20
 _STAGING, _REPLACED = ".staging", ".replaced"
 _PARTS = ("inputs", "snapshots", "graph.json", MANIFEST)
 
@@ -83,7 +80,7 @@ def _store_top_images(writer: RunWriter, observed: Observed, sources: Sequence[S
     number.update({int(p): len(keeper) + i for i, p in enumerate(where)})
     ranks = best_ranks([torch.from_numpy(positions.T)])
     missing = sorted((p for p in ranks if p not in number), key=lambda p: (ranks[p], p))
-    room = min(TOP_IMAGES, TOP_BYTES // max(int(np.prod(keeper.images.shape[1:])), 1)) - len(labels)
+    room = image_limit(keeper.size) - len(labels)
     # Half of what is left, since later snapshots of a run need room as well.
     missing = missing[: max(room if room < 64 else (room + 1) // 2, 0)]
     new = [(p, *found) for p in missing if (found := _image(p, observed, sources, look)) is not None]

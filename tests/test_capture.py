@@ -155,7 +155,7 @@ def test_splits_have_aggregates_of_their_own(model: Small, tmp_path: Path) -> No
         assert run.metrics(0)["splits"][name]["accuracy"] == pytest.approx(float((values["fc"].argmax(1) == np.array(data.labels)).mean()))
 
 
-@pytest.mark.parametrize("kind", ["list", "loader", "shuffled", "workers", "iterable", "generator", "subset"])
+@pytest.mark.parametrize("kind", ["list", "loader", "shuffled", "collate", "workers", "iterable", "generator", "subset"])
 def test_any_way_of_giving_data_gives_the_same(kind: str, model: Small, tmp_path: Path) -> None:
     data = Pictures(20)
     items = [data[i] for i in range(20)]
@@ -168,6 +168,7 @@ def test_any_way_of_giving_data_gives_the_same(kind: str, model: Small, tmp_path
         "list": items,
         "loader": DataLoader(data, batch_size=6),
         "shuffled": DataLoader(data, batch_size=6, shuffle=True),
+        "collate": DataLoader(data, batch_size=6, shuffle=True, collate_fn=lambda items: torch.utils.data.default_collate(items)),
         "workers": DataLoader(data, batch_size=6, num_workers=1),
         "iterable": Stream(),
         "generator": (pair for pair in items),
@@ -649,6 +650,44 @@ def test_outputs_that_are_no_logits(tmp_path: Path) -> None:
         dnnviz.capture(network, Pictures(8), tmp_path / "run")
     with pytest.raises(DNNVizError, match="The model is a int"):
         dnnviz.capture(3, Pictures(8), tmp_path / "run")
+
+
+def test_wrapped_networks_are_captured_as_themselves(model: Small, tmp_path: Path) -> None:
+    names = [layer.name for layer in dnnviz.capture(model, Pictures(8), tmp_path / "plain").layers]
+    for number, wrapped in enumerate((torch.compile(model), nn.DataParallel(model))):
+        run = dnnviz.capture(wrapped, Pictures(8), tmp_path / f"run{number}")
+        assert [layer.name for layer in run.layers] == names
+        assert set(torch.load(run.path / "snapshots/000000/weights.pt", weights_only=True)) == set(model.state_dict())
+    with pytest.raises(DNNVizError, match="TorchScript"):
+        dnnviz.capture(torch.jit.trace(model, torch.rand(1, 3, 12, 12)), Pictures(8), tmp_path / "script")
+
+
+def test_pytorch_transformer_layers(tmp_path: Path) -> None:
+    """Their fused path in eval mode runs no module inside."""
+
+    class Tokens(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed = nn.Conv2d(3, 8, 4, 4)
+            self.encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 2)
+            self.head = nn.Linear(8, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.encoder(self.embed(x).flatten(2).transpose(1, 2)).mean(1))
+
+    torch.manual_seed(0)
+    run = dnnviz.capture(Tokens(), Pictures(8), tmp_path / "run")
+    kinds = {layer.name: (layer.kind, layer.shape) for layer in run.layers}
+    assert kinds["encoder.layers.1.self_attn"] == ("attention", (9, 8)) and kinds["encoder.layers.0"] == ("block", (9, 8))
+    assert kinds["encoder.layers.1.linear1"] == ("linear", (9, 16))
+    assert (run.activations(0, "encoder.layers.0.linear1", "max") >= 0).all()  # after its ReLU
+
+
+def test_specs_for_network_and_data(tmp_path: Path) -> None:
+    run = dnnviz.capture("dnnviz:small_cnn?in_channels=1", "digits", tmp_path / "run", inputs=20)
+    assert run.manifest["model"]["spec"] == "dnnviz:small_cnn?in_channels=1" and run.manifest["data"]["spec"] == "digits"
+    assert len(run.classes) == 10 and run.manifest["preprocessing"]["size"][0] == 1
+    assert not run.load_model(0).training
 
 
 def test_files_in_the_way(model: Small, tmp_path: Path) -> None:
