@@ -133,7 +133,7 @@
     const panels = answer.one ? 1 : 3;
     const width = host.closest(".dv-centre").clientWidth;
     const room = (width - 44 - 152 - SIDE - 22 * (panels - 1)) / panels;
-    const limit = Math.max(8, Math.floor((room - 12) / (panels === 1 ? 4 : 3.5)));
+    const limit = Math.max(8, Math.floor((room - 12) / (panels === 1 ? 4 : 3.3)));
     const found = await dv.fetchJson(url("classes.json", selection, { layer: name, limit }));
     if (mine !== order || !document.contains(host)) return;
     const [shadeA, shadeB, difference, a, b] = unpack(found.values, found.classes.length * found.units.length);
@@ -167,8 +167,8 @@
     const look = gap ? { scale: full[1], map: "diverging" } : { scale: full[0], map: "sequential" };
     const one = { title: "", values: a, levels: dv.levels(shadeA, layers, look.scale), map: look.map };
     const three = [
-      Object.assign({}, one, { title: "A  " + answer.titles[0] }),
-      { title: "B  " + answer.titles[1], values: b, levels: dv.levels(shadeB, layers, look.scale), map: look.map },
+      Object.assign({}, one, { title: "A  " + answer.networks[0] }),
+      { title: "B  " + answer.networks[1], values: b, levels: dv.levels(shadeB, layers, look.scale), map: look.map },
       { title: "B − A", values: difference, levels: dv.levels(difference, layers, full[1]), map: "diverging" },
     ];
     rows.set({ layers, cell: pitch, line: count, side, panels: found.one ? [one] : three, picked: null });
@@ -254,9 +254,10 @@
 
   dv.picture.provide("/compare", async () => {
     const where = dv.selection;
-    const sides = ["", "2"].map((end) => `${where["run" + end]}, epoch ${where["epoch" + end]}, ${where["show" + end]}${where["split" + end] ? ", " + where["split" + end] : ""}`);
+    const sides = ["", "2"].map((end) => `${where["run" + end]}, epoch ${where["epoch" + end]}, ${shownText(where, end)}${where["split" + end] === "all" ? "" : ", " + where["split" + end]}`);
     const of = `A: ${sides[0]}. B: ${sides[1]}. `;
     if (where.view === "similarity") return similarityPicture(of);
+    if (where.view === "table") return tablePicture(of);
     if (!grid || !state.units) throw new Error("Nothing is drawn yet.");
     const top = grid.svg();
     const pairs = state.units.answer.matched ? "Units of B paired with those of A by correlation. " : "";
@@ -271,6 +272,29 @@
       caption,
     };
   });
+  function shownText(where, end) {
+    const [kind, index] = where["show" + end].split(":");
+    const choice = document.getElementById("compare-show" + end);
+    return kind === "input" ? "input " + index : choice.selectedOptions[0].text.replace(/^Class: /, "class ").replace(/^All/, "all");
+  }
+  // The first rows of the table, as text.
+  function tablePicture(of) {
+    const lines = [...document.querySelectorAll("#compare-table tr")].slice(0, 51).map((row) => [...row.cells].map((cell) => cell.textContent));
+    if (!lines.length) throw new Error("Nothing is drawn yet.");
+    const widths = lines[0].map((_, i) => 24 + 6.6 * Math.max(...lines.map((line) => line[i].length)));
+    const width = widths.reduce((sum, w) => sum + w, 24);
+    const out = [];
+    lines.forEach((line, i) => {
+      let x = 12;
+      line.forEach((cell, k) => {
+        const left = k === 1;
+        const at = left ? x + 12 : x + widths[k];
+        out.push(`<text x="${at}" y="${24 + 20 * i}" font-size="12"${left ? "" : ' text-anchor="end"'} fill="${dv.colour(i ? "ink" : "muted")}"${i ? "" : ' font-weight="600"'}>${dv.escape(cell)}</text>`);
+        x += widths[k];
+      });
+    });
+    return { svg: out.join(""), width, height: 24 + 20 * lines.length, caption: `${of}The ${lines.length - 1} units that differ most. Mean activations; B − A in standard deviations of the unit over all inputs.` };
+  }
   async function similarityPicture(of) {
     const graph = document.querySelector("#compare-similarity .js-plotly-plot");
     if (!graph || !graph.data || !graph.data.length) throw new Error("Nothing is drawn yet.");

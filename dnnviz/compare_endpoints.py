@@ -6,6 +6,7 @@ import base64
 import csv
 import io
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,7 @@ def units() -> Response:
             layers=described,
             shared=list(index),
             titles=comparison.titles(first, second),
+            networks=comparison.titles(replace(first, show="data"), replace(second, show="data")),
             units=int(arrays.shape[1]),
             values=_packed(arrays),
             measure="cka" if request.args.get("measure") == "cka" else "rms",

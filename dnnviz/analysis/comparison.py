@@ -448,6 +448,8 @@ def label(side: Side) -> str:
     if kind == "class":
         name = side.run.classes[int(index)]
         shown = f"class {name}" if name.isdigit() else name
+    if side.split and kind == "data":
+        return f"{side.split} inputs"
     return f"{shown}, {side.split}" if side.split else shown
 
 
