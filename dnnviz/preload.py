@@ -20,5 +20,11 @@ for _name in MODULES:
         # The job that needs the module reports it to the person who asked; the others must still start.
         logging.getLogger("dnnviz").warning("%s could not be loaded ahead of time: %s", _name, error)
 
+try:
+    # Most runs are of torchvision's networks; it is imported with care (see there), hence not by its name.
+    importlib.import_module("dnnviz.models").import_torchvision()
+except Exception as error:
+    logging.getLogger("dnnviz").warning("torchvision could not be loaded ahead of time: %s", error)
+
 # When the app is gone this process has nothing to save; taking torch apart in order would keep it for another second.
 atexit.register(os._exit, 0)

@@ -1,0 +1,268 @@
+"""The attribution page in a browser: the gallery fills by itself, and everything about its look happens without the server."""
+
+import io
+from urllib.parse import parse_qs, urlparse
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.conftest import slack, store_data, wait_for_jobs, wait_idle
+from tests.runs import write_run
+
+DIGITS = "/attribution?run=digits"
+CONTENT = "[...document.querySelectorAll('.dv-tile canvas')].map(c => c.toDataURL()).join()"
+DRAWN = "() => { const t = [...document.querySelectorAll('.dv-tile')]; return t.length > 0 && t.every(e => !e.matches('.waiting, .absent')); }"
+
+
+@pytest.fixture(scope="module")
+def own_runs(tmp_path_factory):
+    """`unknown`, whose network cannot be built again, and `linear`, a network of the user's own without feature maps."""
+    import torch
+
+    import dnnviz
+    from tests.networks import linear
+
+    folder = tmp_path_factory.mktemp("own_runs")
+    write_run(folder / "unknown")
+    torch.manual_seed(0)
+    data = [(torch.rand(3, 16, 16), i % 4) for i in range(8)]
+    dnnviz.capture(linear(), data, folder / "linear", classes=list("abcd"), inputs=8, mean=(0,) * 3, std=(1,) * 3, model_spec="tests.networks:linear")
+    return folder
+
+
+def tiles(page):
+    page.wait_for_function(DRAWN)
+    wait_for_jobs(page)
+    return page.locator(".dv-tile")
+
+
+def query(page):
+    return {name: values[0] for name, values in parse_qs(urlparse(page.url).query).items()}
+
+
+def pixels(page):
+    """Content of the canvases of all tiles, as text."""
+    return page.evaluate("() => " + CONTENT)
+
+
+def choose(page, control, value):
+    page.evaluate("([key, value]) => dnnviz.set(key, value)", [control, value])
+
+
+def test_the_page_opens_with_a_gallery(page, live_app):
+    page.goto(live_app.url + DIGITS)
+    assert tiles(page).count() == 20
+    assert page.locator(".dv-row-text").count() == 4
+    assert page.locator(".dv-gallery-head").all_inner_texts()[1:3] == ["Input", "Saliency"]
+    assert page.locator(".dv-dot").count() == 20
+    assert page.locator(".dv-row-class.explained").count() == 4
+    assert page.locator("#attribution-run").is_hidden()
+    assert query(page) == {"run": "digits"}
+    assert len(set(pixels(page).split(",data:"))) > 15
+    # Another visitor gets the same from the cache: no job is started.
+    page.reload()
+    assert tiles(page).count() == 20
+    assert store_data(page, "job-request") is None
+
+
+def test_the_look_changes_without_the_server_computing(page, live_app):
+    page.goto(live_app.url + DIGITS + "&methods=saliency,occlusion")
+    tiles(page)
+    looks = {pixels(page)}
+    for control, value in [("overlay", "30"), ("colours", "viridis"), ("sign", "absolute"), ("sign", "positive"), ("clip", "95")]:
+        choose(page, control, value)
+        page.wait_for_function("([key, value]) => dnnviz.selection[key] === value", arg=[control, value])
+        wait_idle(page)
+        page.wait_for_function("before => !before.includes(" + CONTENT + ")", arg=list(looks))
+        looks.add(pixels(page))
+        assert query(page)[control] == value
+    assert len(looks) == 6
+    request = store_data(page, "job-request")
+    assert request is None or request["params"]["methods"] == {"saliency": {}, "occlusion": {}}
+    page.reload()
+    tiles(page)
+    page.wait_for_function("wanted => wanted === " + CONTENT, arg=pixels(page))
+
+
+def test_inputs_by_class_by_mistake_and_by_hand(page, live_app):
+    page.goto(live_app.url + DIGITS + "&methods=saliency&show=class:3&n=6")
+    assert tiles(page).count() == 6
+    assert set(page.locator(".dv-row-name").all_inner_texts()) and all("true: 3" in text for text in page.locator(".dv-row-name").all_inner_texts())
+    page.get_by_label("Wrong").check()
+    page.locator(".dv-tile, .dv-empty").first.wait_for()
+    wait_idle(page)
+    assert page.locator(".dv-row-text .dv-right-class").count() == 0
+    choose(page, "epoch", "0")
+    page.wait_for_function("() => document.querySelectorAll('.dv-wrong-class').length === 6")
+    # A click in the strip adds an input, another one leaves it out; the link reproduces the choice.
+    page.goto(live_app.url + DIGITS + "&methods=saliency&by=chosen&inputs=6")
+    assert tiles(page).count() == 1
+    page.locator("#strip [data-dv-show='input:8']").click()
+    page.wait_for_function("() => document.querySelectorAll('.dv-tile').length === 2")
+    assert query(page)["inputs"] == "6,8"
+    assert page.locator("#strip .chosen").count() == 2
+    page.locator("#attribution-number").fill("11")
+    page.locator("#attribution-add").click()
+    page.wait_for_function("() => document.querySelectorAll('.dv-tile').length === 3")
+    page.locator(".dv-row-text").first.hover()
+    page.locator("[data-dv-leave='6']").click()
+    page.wait_for_function("() => document.querySelectorAll('.dv-tile').length === 2")
+    assert query(page)["inputs"] == "8,11"
+    page.locator("#attribution-number").fill("99999")
+    page.locator("#attribution-add").click()
+    assert "Inputs have the numbers 0 to" in page.locator("#attribution-tiles .alert").inner_text()
+    choose(page, "inputs", "")
+    page.get_by_text("No input chosen").wait_for()
+
+
+def test_an_input_in_hand_on_another_page_is_explained_here(page, live_app):
+    page.goto(live_app.url + "/?run=digits&show=input:17")
+    wait_idle(page)
+    page.locator(".dv-nav-link", has_text="Attribution").click()
+    page.locator(".dv-row-name").first.wait_for()
+    assert page.locator(".dv-row-name").all_inner_texts()[0].startswith("Input 17")
+    assert tiles(page).count() == 5
+
+
+def test_target_layer_and_settings_are_part_of_the_key_and_the_address(page, live_app):
+    page.goto(live_app.url + DIGITS + "&n=2&methods=grad_cam,integrated_gradients")
+    tiles(page)
+    before = pixels(page)
+    page.get_by_label("A class…").check()
+    page.get_by_label("Class explained").select_option("7")
+    page.wait_for_function("() => [...document.querySelectorAll('.dv-row-class.explained .name')].every(e => e.textContent === '7')")
+    tiles(page)
+    assert query(page)["target"] == "class" and query(page)["of"] == "7"
+    middle = pixels(page)
+    assert middle != before
+    page.get_by_label("Layer of Grad-CAM").select_option("features.conv2")
+    wait_idle(page)
+    tiles(page)
+    page.wait_for_function("before => before !== " + CONTENT, arg=middle)
+    assert query(page)["at"] == "features.conv2"
+    assert page.locator("#attribution-depth").input_value() == "1"
+    page.evaluate("() => dash_clientside.set_props('attribution-depth', {value: 0})")
+    page.wait_for_function("() => dnnviz.selection.at === 'features.conv1'")
+    page.get_by_text("Settings of the methods").click()
+    page.locator(".dv-setting", has_text="Steps").locator("input").fill("12")
+    page.keyboard.press("Enter")
+    page.get_by_text("steps 12").wait_for()
+    tiles(page)
+    assert query(page)["integrated_gradients-steps"] == "12"
+    choose(page, "integrated_gradients-steps", "1")
+    page.get_by_text("must be a whole number from 2 to 500").wait_for()
+
+
+def test_a_tile_enlarges_with_the_values_under_the_pointer(page, live_app):
+    page.goto(live_app.url + DIGITS + "&n=2&methods=saliency,integrated_gradients")
+    tiles(page).nth(1).click()
+    dialog = page.locator("#attribution-dialog")
+    dialog.locator(".dv-title", has_text="Integrated gradients").wait_for()
+    assert "gap" in dialog.inner_text() and "Sundararajan" in dialog.inner_text()
+    dialog.locator("canvas").first.hover(position={"x": 100, "y": 100})
+    assert dialog.locator("#attribution-value").inner_text().startswith("x ")
+    page.keyboard.press("ArrowLeft")
+    dialog.locator(".dv-title", has_text="Saliency").wait_for()
+    with page.expect_download() as saved:
+        dialog.get_by_text("Save PNG").click()
+    picture = Image.open(saved.value.path())
+    assert picture.width >= 700 and saved.value.suggested_filename == "dnnviz-digits-epoch25-input-0-saliency.png"
+    page.keyboard.press("Escape")
+    dialog.wait_for(state="hidden")
+
+
+def encoded(image):
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
+def test_an_image_of_ones_own(page, live_app):
+    page.goto(live_app.url + DIGITS + "&methods=saliency&n=2")
+    tiles(page)
+    strokes = np.zeros((90, 60, 4), np.uint8)
+    strokes[10:80, 25:35] = 255
+
+    def upload(name, content):
+        with page.expect_file_chooser() as chooser:
+            page.locator("#attribution-upload").click()
+        chooser.value.set_files({"name": name, "mimeType": "image/png", "buffer": content})
+
+    upload("broken.png", b"\x89PNG\r\n\x1a\n nothing")
+    page.get_by_text("“broken.png” is no image that can be read").wait_for()
+    upload("mine.png", encoded(Image.fromarray(strokes)))
+    page.locator(".dv-row-name", has_text="Uploaded image").wait_for()
+    assert tiles(page).count() == 1
+    page.wait_for_function("() => document.querySelectorAll('.dv-row-class').length >= 3")
+    assert page.locator(".alert").count() == 0
+    assert query(page)["inputs"].startswith("upload-")
+    page.reload()
+    assert tiles(page).count() == 1
+
+
+def test_the_saved_picture_holds_every_tile_and_a_caption(page, live_app):
+    page.goto(live_app.url + DIGITS + "&n=2&methods=saliency,grad_cam")
+    tiles(page)
+    svg = page.evaluate("async () => (await dnnviz.picture.compose()).svg")
+    assert svg.count("<image") == 6 and "data:image/png;base64," in svg
+    assert "digits, epoch 25" in svg and "Grad-CAM" in svg and "percentile" in svg
+    problem = page.evaluate("svg => new DOMParser().parseFromString(svg, 'image/svg+xml').querySelector('parsererror')?.textContent || ''", svg)
+    assert problem == ""
+
+
+def test_what_is_unknown_in_the_address_gets_a_sentence_and_a_default(page, live_app):
+    page.goto(live_app.url + DIGITS + "&methods=tea,saliency&at=nowhere&target=best&of=99&by=luck&n=1000&overlay=x&inputs=5,zz&epoch=25")
+    assert tiles(page).count() == 4
+    text = page.locator("#alerts").inner_text()
+    for part in ("tea", "nowhere", "best", "99", "luck", "1000"):
+        assert f"“{part}”" in text, part
+
+
+def test_a_run_whose_network_is_unknown_says_how_to_mend_it(new_page, make_live_app, own_runs):
+    app = make_live_app([own_runs], allow=("tests",))
+    page = new_page()
+    page.goto(app.url + "/attribution?run=unknown")
+    page.locator("#attribution-tiles .alert").wait_for()
+    assert "model_spec=" in page.locator("#attribution-tiles .alert").inner_text()
+    assert page.locator("#attribution-run").is_hidden() and page.locator(".dv-input").count() == 4
+    # A method that the network does not allow says so in its column; the others go on.
+    page.goto(app.url + "/attribution?run=linear&methods=saliency,grad_cam&n=2")
+    tiles(page)
+    failed = page.locator(".dv-tile.failed")
+    assert failed.count() == 2 and "no layer with a map over the image" in failed.first.inner_text()
+    assert page.locator(".dv-dot").count() == 2
+    assert page.locator("#attribution-run").inner_text() == "Run again"
+
+
+def test_code_of_a_run_is_not_run_unless_it_is_allowed(new_page, make_live_app, own_runs):
+    page = new_page()
+    page.goto(make_live_app([own_runs]).url + "/attribution?run=linear")
+    page.locator("#attribution-tiles .alert").wait_for()
+    assert "DNNVIZ_ALLOW=tests" in page.locator("#attribution-tiles .alert").inner_text()
+
+
+def test_costly_tiles_wait_for_a_click_arrive_one_by_one_and_can_be_cancelled(new_page, make_live_app, torch_runs):
+    page = new_page()
+    page.goto(make_live_app([torch_runs]).url + "/attribution?run=resnet18&n=6&methods=saliency,occlusion&occlusion-stride=1")
+    page.locator("#attribution-run:not([hidden])").wait_for()
+    assert "12 of 12 tiles to compute" in page.locator("#attribution-status").inner_text()
+    assert "evaluations of the network" in page.locator("#attribution-status").inner_text()
+    page.locator("#attribution-run").click()
+    page.wait_for_function("() => document.querySelectorAll('.dv-dot').length >= 2", timeout=60_000 * slack())
+    page.locator("#job-cancel").click()
+    page.locator("#attribution-status", has_text="Cancelled").wait_for()
+    page.locator("#job-panel").wait_for(state="hidden")
+    left = page.locator(".dv-tile.absent").count()
+    assert 0 < left < 12
+    # The tiles that were ready stay; nothing starts again by itself.
+    wait_idle(page)
+    assert page.locator("#attribution-run").inner_text() == "Run"
+    assert page.locator("#attribution-status").inner_text().startswith("Cancelled")
+
+
+def test_no_method_gets_an_empty_state(page, live_app):
+    page.goto(live_app.url + DIGITS + "&methods=saliency")
+    tiles(page)
+    page.get_by_role("checkbox", name="Saliency").uncheck()
+    page.get_by_text("No method chosen").wait_for()
