@@ -468,8 +468,8 @@
   // -- the callback -------------------------------------------------------------------------------------------------
   const VALUES = { mean: "mean activation", max: "largest activation", active: "share of inputs on which it fires" };
   const SCALES = {
-    epochs: "Red is the layer's strongest unit at any epoch, so epochs can be compared.",
-    clip: "Red is the layer's 98th percentile over all epochs, so that one loud unit does not hide the others.",
+    epochs: "Full colour is the layer's strongest unit at any epoch, so epochs can be compared.",
+    clip: "Full colour is the layer's 98th percentile over all epochs, so that one loud unit does not hide the others.",
     all: "One scale for all layers and epochs: pale layers are weak ones.",
     layer: "Each epoch has its own scale: patterns show, growth does not.",
   };
