@@ -392,7 +392,14 @@
 
   // Charts are drawn some time after the page, and again when they are resized or recoloured.
   const watch = new MutationObserver(() => onPage() && attachCharts());
-  document.addEventListener("dnnviz:theme", () => onPage() && (legend(), draw()));
+  document.addEventListener("dnnviz:theme", () => {
+    if (!onPage()) return;
+    legend();
+    draw();
+    // Another palette in the same theme: no callback hears of it.
+    const request = chartRequest(view.selection, dv.theme());
+    if (request) window.dash_clientside.set_props("evolution-request", { data: request });
+  });
 
   // -- picture ------------------------------------------------------------------------------------------------------
   async function chartPicture(graph, width, height) {
@@ -474,6 +481,16 @@
     layer: "Each epoch has its own scale: patterns show, growth does not.",
   };
   let asked = "";
+  // What the charts depend on, or null where they have been drawn for it.
+  function chartRequest(selection, theme) {
+    const request = { theme, palette: dv.palette() };
+    for (const key of ["run", "kinds", "figure", "form"]) request[key] = selection[key];
+    const text = JSON.stringify(request);
+    const graph = document.querySelector("#evolution-layers .js-plotly-plot");
+    const drawn = text === asked && graph && graph.data && graph.data.length;
+    asked = text;
+    return drawn ? null : request;
+  }
 
   window.dash_clientside = Object.assign({}, window.dash_clientside, {
     dnnviz_evolution: {
@@ -483,17 +500,12 @@
         if (!selection || !selection.run || selection.speed === undefined || !document.getElementById("evolution-grid")) return [none, none];
         load(selection).catch((error) => dv.toast(error.message));
         watch.observe(document.getElementById("evolution"), { childList: true, subtree: true });
-        const request = { theme: theme || dv.theme(), palette: dv.palette() };
-        for (const key of ["run", "kinds", "figure", "form"]) request[key] = selection[key];
-        const text = JSON.stringify(request);
-        const graph = document.querySelector("#evolution-layers .js-plotly-plot");
-        const changed = text !== asked || !graph || !graph.data || !graph.data.length;
-        asked = text;
+        const request = chartRequest(selection, theme || dv.theme());
         const how =
           `Each cell is one unit: its ${VALUES[selection.stat] || VALUES.mean}. ${SCALES[selection.scale] || SCALES.epochs} ` +
           "A corner marks what happened since the snapshot before: a unit died when it fires on no input any more, and changed class when another class " +
           "clearly excites it more than the one it preferred. Smooth playback blends the colours between snapshots.";
-        return [how, changed ? request : none];
+        return [how, request || none];
       },
     },
   });

@@ -185,6 +185,8 @@ def test_charts_follow_their_controls_and_not_the_epoch(page, app, run):
     page.wait_for_function("() => document.getElementById('evolution-title').textContent.includes('epoch 4')")
     wait_idle(page)
     assert not [text for text in requests if "evolution-layers" in text]
+    page.click("[data-dv-action=palette]")
+    page.wait_for_function("() => document.querySelector('#evolution-layers .js-plotly-plot').data[0].colorscale[0][1] !== '#fff7f3'")
     page.get_by_label("Figure of the layers").select_option("dead")
     page.get_by_text("Lines", exact=True).click()
     page.wait_for_url("**form=lines*")
