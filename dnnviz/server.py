@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import errno
 import os
 import signal
@@ -10,10 +9,8 @@ import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import dash
-import dash._callback as registry  # the registers of `dash.callback`: Dash empties them into the first app of a process
 from flask import Flask, Response, request
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
@@ -45,11 +42,13 @@ INDEX = """<!DOCTYPE html>
     </body>
 </html>"""
 
-_shared: dict[str, Any] | None = None
-
 
 def build(settings: Settings, root: Path) -> dash.Dash:
-    """The Dash app over the pages and assets in `root`, ready to answer."""
+    """The Dash app over the pages and assets in `root`, ready to answer.
+
+    Several may live in one process: Dash runs the pages anew for each, and everything else is registered on the app
+    (never by `dash.callback` in a module, which serves the first app only).
+    """
     jobs.warm()
     results = Results(settings.private_cache() / "results")
     context = endpoints.Context(settings, Catalogue(settings.runs), results)
@@ -76,26 +75,13 @@ def build(settings: Settings, root: Path) -> dash.Dash:
     app.layout = components.shell
     components.register(app)
     jobs.register(app)
-    _restore_module_callbacks()
     if settings.debug:
         # Development bundles evaluate strings, which the policy forbids; the version check asks another site.
         app.enable_dev_tools(debug=True, dev_tools_hot_reload=False, dev_tools_serve_dev_bundles=False, dev_tools_disable_version_check=True)
     with app.server.test_request_context(settings.prefix):
-        # What Dash would do at the first request, done now: the next app of this process finds the registers empty.
+        # What Dash would do at the first request, done now: the callbacks of the pages must not wait for another app to take them.
         app.server.preprocess_request()
     return app
-
-
-def _restore_module_callbacks() -> None:
-    """Give this app, too, the callbacks that modules outside `pages` registered when they were imported for the first."""
-    global _shared
-    if _shared is None:
-        _shared = {"map": dict(registry.GLOBAL_CALLBACK_MAP), "list": list(registry.GLOBAL_CALLBACK_LIST)}
-        return
-    missing = _shared["map"].keys() - registry.GLOBAL_CALLBACK_MAP.keys()
-    for name in missing:
-        registry.GLOBAL_CALLBACK_MAP[name] = copy.copy(_shared["map"][name])
-    registry.GLOBAL_CALLBACK_LIST.extend(copy.copy(entry) for entry in _shared["list"] if entry["output"] in missing)
 
 
 def _guard(app: dash.Dash, settings: Settings) -> None:
