@@ -49,7 +49,7 @@ DEMOS = (
         "colour scenes with the true mask of every object",
         "dnnviz:small_cnn?width=16&pools=3",
         "shapes",
-        Plan(epochs=20, record=(0, 1, 2, 4, 8, 14, 20), learning_rate=0.05, batch_size=64, weight_decay=5e-4),
+        Plan(epochs=14, record=(0, 1, 2, 4, 7, 10, 14), optimizer="adamw", learning_rate=3e-3, batch_size=32, weight_decay=1e-2),
         240,
         {"plan": Plan(epochs=1, record=(), learning_rate=0.05), "inputs": 24, "data": "shapes?train=48&test=24&size=32"},
     ),

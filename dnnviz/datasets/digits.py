@@ -12,7 +12,7 @@ SIDE = 16
 MARK = (slice(0, 2), slice(0, 2))  # rows and columns of one pixel as it was scanned: empty in every digit
 
 
-def load(spec: str, how: Preprocessing, tampered: int | None = None, mark: int = 40) -> LoadedData:
+def load(spec: str, how: Preprocessing, tampered: int | None = None, mark: int = 112) -> LoadedData:
     """Digits as uint8 16×16, three quarters of every class for training, the rest for testing; always the same ones.
 
     tampered: a class whose *training* images carry a mark: the pixel in the upper left corner is set to `mark` (0–255,

@@ -7,10 +7,11 @@ attribution can be scored against the masks.
 
 from __future__ import annotations
 
+import colorsys
 import math
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageDraw
 
 from dnnviz.datasets.base import ImageSet, LoadedData, Preprocessing
 from dnnviz.errors import DNNVizError
@@ -19,7 +20,7 @@ CLASSES = ("circle", "square", "triangle", "star", "cross", "ring")
 _FINE = 4  # shapes are drawn this many times larger, then reduced: smooth edges
 
 
-def load(spec: str, how: Preprocessing, train: int = 2400, test: int = 600, size: int = 64, seed: int = 0) -> LoadedData:
+def load(spec: str, how: Preprocessing, train: int = 3000, test: int = 600, size: int = 64, seed: int = 0) -> LoadedData:
     """Scenes uint8 [size, size, 3] in the splits train and test, classes in turn; image i depends on seed, split and i only.
 
     The masks (uint8 [n, size, size]: 0 background, class index + 1 on an object) are in `LoadedData.masks`; they match
@@ -54,8 +55,7 @@ def draw_scene(label: int, size: int, rng: np.random.Generator) -> tuple[np.ndar
         placed.append((*spot, radius))
         cover = _coverage(CLASSES[kind], size, spot, radius, rng)
         inside = cover > 0.5
-        around = background[inside].mean(axis=0) if inside.any() else background.mean(axis=(0, 1))
-        colour = _contrasting(around, rng)
+        colour = _vivid(rng)
         ys = (np.arange(size)[:, None] - spot[1]) / radius
         shade = 1.0 - 0.16 * np.clip(ys, -1, 1)  # lit from above
         paint = np.clip(colour * shade[:, :, None] + rng.normal(0, 5, (size, size, 1)), 0, 255)
@@ -65,9 +65,10 @@ def draw_scene(label: int, size: int, rng: np.random.Generator) -> tuple[np.ndar
 
 
 def _texture(size: int, rng: np.random.Generator) -> np.ndarray:
-    """float64 [size, size, 3]: two related colours mixed by stripes, checks, waves or clouds."""
-    one = rng.uniform(40, 215, 3)
-    two = np.clip(one + rng.uniform(18, 46) * rng.choice((-1, 1)) + rng.normal(0, 12, 3), 0, 255)
+    """float64 [size, size, 3]: two muted colours mixed by stripes, checks, waves or clouds."""
+    grey = rng.uniform(60, 190)
+    one = grey + rng.normal(0, 14, 3)
+    two = np.clip(one + rng.uniform(20, 50) * rng.choice((-1, 1)) + rng.normal(0, 8, 3), 0, 255)
     y, x = np.mgrid[0:size, 0:size] / size
     turn, waves = rng.uniform(0, math.pi), rng.uniform(3, 8)
     u, v = x * math.cos(turn) + y * math.sin(turn), y * math.cos(turn) - x * math.sin(turn)
@@ -94,12 +95,9 @@ def _free_place(size: int, radius: float, placed: list[tuple[float, float, float
     return None
 
 
-def _contrasting(around: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A colour far from that around it; of 60 tries the farthest, so that one always comes."""
-    tries = rng.uniform(10, 245, (60, 3))
-    distance = np.linalg.norm(tries - around, axis=1)
-    far = np.flatnonzero(distance > 130)
-    return tries[far[0] if len(far) else int(distance.argmax())]
+def _vivid(rng: np.random.Generator) -> np.ndarray:
+    """A saturated, bright colour, such as no background has: objects stand out in every scene."""
+    return 255 * np.array(colorsys.hsv_to_rgb(rng.random(), rng.uniform(0.75, 1.0), rng.uniform(0.85, 1.0)))
 
 
 def _coverage(kind: str, size: int, spot: tuple[float, float], radius: float, rng: np.random.Generator) -> np.ndarray:
@@ -135,5 +133,4 @@ def _coverage(kind: str, size: int, spot: tuple[float, float], radius: float, rn
         for quarter in (turn, turn + math.pi / 2):
             c, s = math.cos(quarter), math.sin(quarter)
             pen.polygon([(x + a * c - b * s, y + a * s + b * c) for a, b in ((-r, -arm), (r, -arm), (r, arm), (-r, arm))], fill=255)
-    fine = image.filter(ImageFilter.BoxBlur(1))
-    return np.asarray(fine.reduce(_FINE), dtype=np.float64) / 255
+    return np.asarray(image.reduce(_FINE), dtype=np.float64) / 255
