@@ -14,6 +14,7 @@ from flask import Blueprint, Flask, Response, jsonify, request
 
 from dnnviz.analysis import comparison, stages
 from dnnviz.analysis.comparison import PAIRINGS, Comparison, Side
+from dnnviz.analysis.distance import layer_distances
 from dnnviz.endpoints import context
 from dnnviz.errors import RunError
 from dnnviz.urlstate import valid_show
@@ -79,7 +80,7 @@ def classes() -> Response:
         raise RunError("The two runs have no class in common.")
     shown = comparison.rows_shown(first, second, request.args.get("rows", "auto"))
     part = comparison.class_layer(first, second, layer, how, shown)
-    distances = comparison.class_distances(first, second, how, shown)[:, shared.layers.index(layer)]
+    distances = layer_distances(part.difference, [slice(0, layer.units)])[:, 0]
     rows = _rows(first, second, labels, distances)
     columns = _strongest(part.difference, max(8, request.args.get("limit", 256, type=int)))
     arrays = [part.first_shade, part.second_shade, part.difference, part.first, part.second]

@@ -227,14 +227,6 @@ def compare(first: Side, second: Side, how: str = "auto") -> Comparison:
     return Comparison(shared, pairing, a, b, difference, distance.layer_distances(difference, shared.columns))
 
 
-@lru_cache(maxsize=32)
-def class_distances(first: Side, second: Side, how: str = "auto", rows: str = "means") -> np.ndarray:
-    """float64 [K, L]: root mean square of the differences of `class_layer`, for every shared class and layer."""
-    shared = shared_layers(first.run, second.run)
-    parts = [distance.layer_distances(class_layer(first, second, e, how, rows).difference, [slice(0, e.units)]) for e in shared.layers]
-    return np.concatenate(parts, axis=1) if parts else np.zeros((len(shared_classes(first.run, second.run)), 0))
-
-
 def class_layer(first: Side, second: Side, layer: Layer, how: str = "auto", rows: str = "means") -> ClassLayer:
     """One shared layer, all shared classes, on two sides. layer: an entry of `shared_layers(...).layers`; rows: a key of ROWS."""
     shared = shared_layers(first.run, second.run)

@@ -119,26 +119,29 @@ def ranking(found: Comparison, layers: list[Layer], count: int) -> list[tuple[La
 
 
 def sentence(first: Side, second: Side, found: Comparison, layers: list[Layer]) -> list[Any]:
-    """What the distances of the layers say, in one sentence."""
+    """What the distances of the layers say, in one sentence; a second one where units were paired by correlation."""
     index = {layer.name: i for i, layer in enumerate(found.shared.layers)}
     distances = np.array([found.distances[index[layer.name]] for layer in layers])
     if not np.isfinite(distances).any() or np.nanmax(distances) == 0:
         return ["The two are the same: no unit differs."]
+    after = ""
+    if found.pairing.how == "correlation" and found.pairing.correlation is not None:
+        after = f" Paired units correlate {_two(found.pairing.correlation)} on average."
     most = int(np.nanargmax(distances))
     far = [html.B(layers[most].name), f" ({distances[most]:.2f})"]
     who = _subject(first, second)
     apart = comparison.parting(distances)
     if apart is None:
-        return [f"{who} stay close throughout: the largest distance of a layer is {distances[most]:.2f}, at ", html.B(layers[most].name), "."]
+        return [f"{who} stay close throughout: the largest distance of a layer is {distances[most]:.2f}, at ", html.B(layers[most].name), f".{after}"]
     if apart == 0:
         only = len(layers) == 1
-        return [f"{who} differ ", *(["in "] if only else ["from the first layer on, most in "]), *far, "."]
+        return [f"{who} differ ", *(["in "] if only else ["from the first layer on, most in "]), *far, f".{after}"]
     head = [f"{who} share the network up to ", html.B(layers[apart - 1].name), f" (distance below {comparison.CLOSE}) and part "]
     if apart == len(layers) - 1:
-        return [*head, "in the last layer, ", *far, "."]
+        return [*head, "in the last layer, ", *far, f".{after}"]
     if apart == most:
-        return [*head, "at ", *far, ", where they are furthest apart."]
-    return [*head, "at ", html.B(layers[apart].name), f" ({distances[apart]:.2f}); they are furthest apart in ", *far, "."]
+        return [*head, "at ", *far, f", where they are furthest apart.{after}"]
+    return [*head, "at ", html.B(layers[apart].name), f" ({distances[apart]:.2f}); they are furthest apart in ", *far, f".{after}"]
 
 
 def standing_out(side: Side, name: str, shown: tuple[str | None, str | None]) -> list[Any] | None:
@@ -196,7 +199,7 @@ def _what(first: Side, second: Side) -> str:
 
 def _subject(first: Side, second: Side) -> str:
     if first.run is not second.run:
-        return "The two networks"
+        return "On average over all inputs the two networks" if first.show == second.show == "data" else "The two networks"
     if first.epoch != second.epoch:
         return f"Epochs {first.epoch} and {second.epoch}"
     if first.show == second.show and first.split != second.split:
@@ -225,5 +228,5 @@ def similarity_view(first: Side, second: Side, chosen: str, theme: str) -> tuple
         f"How alike every layer of A arranges the inputs to every layer of B (linear CKA over {over}): 1 the same, 0 nothing in common. "
         "It needs no common order and no equal number of units, and looks at the networks over all inputs, not at what is chosen of A and B."
     )
-    cell = min(max(860 / max(len(rows), len(columns)), 14), 62)
+    cell = min(max(860 / max(len(rows), len(columns)), 6), 62)
     return figure, {"height": f"{cell * len(rows) + 130:.0f}px", "maxWidth": f"{cell * len(columns) * 1.25 + 260:.0f}px"}, said

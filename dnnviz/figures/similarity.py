@@ -28,7 +28,16 @@ def similarity(values: np.ndarray, rows: Sequence[str], columns: Sequence[str], 
             hoverongaps=False,
             texttemplate="%{z:.2f}" if max(len(rows), len(columns)) <= 14 else None,
             hovertemplate="A, layer %{y}<br>B, layer %{x}<br>similarity %{z:.2f}<extra></extra>",
-            colorbar={"thickness": 10, "len": 0.5, "title": {"text": "CKA", "side": "top"}, "outlinewidth": 0, "tickvals": [0, 0.5, 1]},
+            colorbar={
+                "thickness": 10,
+                "len": 180,
+                "lenmode": "pixels",
+                "y": 1,
+                "yanchor": "top",
+                "title": {"text": "CKA", "side": "top"},
+                "outlinewidth": 0,
+                "tickvals": [0, 0.5, 1],
+            },
         )
     )
     figure.update_layout(
