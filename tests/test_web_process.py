@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,7 +19,7 @@ import psutil
 import pytest
 
 from dnnviz.settings import ROOT
-from tests.conftest import slack, wait_idle
+from tests.conftest import slack, store_data, wait_idle
 from tests.runs import write_run
 
 if TYPE_CHECKING:
@@ -138,6 +139,34 @@ assert server.test_client().get("/health").data == b"OK"
 """
     environment = {**os.environ, "DNNVIZ_CACHE": str(tmp_path / "cache"), "DNNVIZ_RUNS": str(tmp_path)}
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, check=True)
+
+
+def test_a_projection_under_another_wsgi_server(tmp_path: Path, page: Page) -> None:
+    """Jobs are forked from a clean process whatever serves the app; after torch in the server itself a fork would hang."""
+    write_run(tmp_path / "runs" / "small", inputs=40)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {**os.environ, "DNNVIZ_CACHE": str(tmp_path / "cache"), "DNNVIZ_RUNS": str(tmp_path / "runs")}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "waitress", f"--listen=127.0.0.1:{port}", "--threads=8", "app:server"], cwd=ROOT, env=environment
+    )
+    try:
+        end = time.monotonic() + 60
+        while True:
+            try:
+                assert get(f"http://127.0.0.1:{port}/health")[0] == 200
+                break
+            except OSError:
+                assert time.monotonic() < end and process.poll() is None
+                time.sleep(0.1)
+        page.goto(f"http://127.0.0.1:{port}/embedding?run=small&layer=fc&method=tsne")
+        page.wait_for_function("() => window.dash_component_api?.getLayout('job-result')?.props?.data?.ok === true")
+        assert store_data(page, "job-result")["kind"] == "projection"
+        wait_idle(page)
+    finally:
+        process.terminate()
+        process.wait(30)
 
 
 def test_the_greeting_and_no_noise(start: Callable[..., Process]) -> None:
