@@ -332,7 +332,7 @@
         const selection = {};
         ids.forEach((id, i) => {
           const value = values[i];
-          selection[id.key] = value === undefined || value === null ? "" : Array.isArray(value) ? value.join(",") : String(value);
+          selection[id.key] = value === undefined || value === null ? "" : Array.isArray(value) ? value.join(",") || "none" : String(value);
         });
         const plain = Object.assign({}, ...(defaults || []));
         if (ids.length) {

@@ -54,7 +54,7 @@ def layout(**query: Any) -> html.Div:
     if run is None:
         return components.page(selection, problems, [])
     quick = quick_methods(run)
-    chosen = [name for name in extra["methods"].split(",") if name]
+    chosen = [name for name in extra["methods"].split(",") if name and name != "none"]
     problems += [f"There is no method “{name[:40]}”." for name in chosen if name not in METHODS]
     methods = [name for name in chosen if name in METHODS] or quick
     if not extra["by"]:
