@@ -36,6 +36,7 @@
         fit: true,
         sideWidth: SIDE,
         onPick: (layer, unit) => dv.choose(layer, unit),
+        onFold: (folded) => dv.set("fold", [...folded].join(",")),
         meta: (layer) => (layer.kind === "block" ? "" : layer.kind + ", ") + dv.count(layer.units) + " units",
         tip: (layer, unit) => tip(layer, unit),
       });
@@ -51,8 +52,11 @@
       return [Math.min(own[0][0], own[1][0]), Math.max(own[0][1], own[1][1])];
     });
     const marks = selection.mark === "1" ? marked(difference, layers) : null;
+    const roomy = host.closest(".dv-centre").clientWidth > 1400 && answer.units < 1500;
     grid.set({
       layers,
+      cell: roomy ? 16 : 0,
+      folded: new Set((selection.fold || "").split(",").filter(Boolean)),
       side: Object.fromEntries(layers.map((layer) => [layer.name, { share: Math.max(0, (layer.distance || 0) / largest), text: layer.distance === null ? "–" : layer.distance.toFixed(2) }])),
       panels: [
         { title: "A  " + names[0], values: a, levels: dv.levels(a, layers, ranges), map: "sequential", marks },
@@ -159,8 +163,9 @@
       });
     }
     state.classes = { found, a, b, difference };
+    rows.options.rowHeight = rows.options.cellHeight = width > 1400 ? 17 : 13;
     const full = [layers.map(() => [0, 1]), layers.map(() => [-span, span])];
-    const pitch = Math.max(2.5, Math.min(13, (room - 12) / count));
+    const pitch = Math.max(2.5, Math.min(width > 1400 ? 16 : 13, (room - 12) / count));
     const largest = Math.max(...found.classes.map((entry) => entry.distance || 0)) || 1;
     const side = Object.fromEntries(found.classes.map((entry) => [entry.name, { share: (entry.distance || 0) / largest, text: entry.distance === null ? "–" : entry.distance.toFixed(2) }]));
     const gap = found.rows === "gap";

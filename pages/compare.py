@@ -29,6 +29,7 @@ DEFAULTS = {
     "rows": "auto",
     "view": "units",
     "mark": "",
+    "fold": "",
 }
 SECOND = {"run2": "", "epoch2": "", "show2": ""}  # always written into the address: what they are by default depends on A
 KEYS = {**SECOND, **DEFAULTS}
@@ -38,7 +39,8 @@ VIEWS = {"units": "Units", "similarity": "Layers × layers", "table": "Table"}
 HOW = (
     "A and B: one cell a unit, both on one scale for each layer, so that they can be compared. B − A: red units are stronger in B, blue ones in A, "
     "in standard deviations of the unit over all inputs. Distance: root mean square of a layer's differences; 1 means that a typical unit is "
-    "displaced by one of its standard deviations. Below: one layer, a row for each class, every unit against its strongest class."
+    "displaced by one of its standard deviations. Below: one layer, a row for each class, every unit against its strongest class; "
+    "or how far the training images of each class lie from those held out, which a hidden mark in one class gives away."
 )
 SOURCE = (
     "Differences: J. Cohen, 1988. Units of separately trained networks, paired by correlation: Y. Li et al., ICLR 2016. "
@@ -137,6 +139,7 @@ def layout(**query: Any) -> html.Div:
         *_side_controls(second, "2", "B"),
         components.hidden("run2", second.run_id),
         components.hidden("mark", extra["mark"]),
+        components.hidden("fold", extra["fold"]),
         html.Div(id="compare-legend", className="dv-legend cmp-legend"),
     ]
     page = components.page(first, problems, centre, None, "compare-details", bar=bar, defaults=DEFAULTS)

@@ -21,14 +21,20 @@ def test_difference_takes_classes_as_leading_axis():
     assert (found == 2).all()
 
 
-def test_a_unit_that_does_not_vary_has_no_scale():
+def test_a_unit_that_hardly_varies_is_measured_by_its_layer():
     first, second = np.array([0.0, 3.0, 1.0, 0.0, 0.0]), np.array([0.0, 3.5, 1.0, 0.0, 0.0])
-    std = np.array([0.0, 0.0, 1.0, 0.0, 0.0])
-    found = distance.standardised_difference(first, second, std, LAYERS)
+    found = distance.standardised_difference(first, second, np.array([0.0, 1e-9, 1.0, 0.0, 0.0]), LAYERS)
+    np.testing.assert_allclose(found, [0, 0.5 / (distance.LEAST * np.sqrt(1 / 3)), 0, 0, 0], rtol=1e-6)
+
+
+def test_a_layer_that_does_not_vary_has_no_scale():
+    first, second = np.array([0.0, 3.0, 1.0, 2.0, 2.0]), np.array([0.0, 3.5, 1.0, 2.0, 2.0])
+    found = distance.standardised_difference(first, second, np.zeros(5), LAYERS)
     assert found[0] == 0 and np.isnan(found[1]) and found[2] == 0
     assert (found[3:] == 0).all()
     assert distance.layer_distances(found, LAYERS).tolist() == [0.0, 0.0]
     assert np.isnan(distance.layer_distances(np.array([np.nan, 1.0]), [slice(0, 1), slice(1, 2)])[0])
+    assert distance.layer_distances(np.zeros((3, 0)), []).shape == (3, 0)
 
 
 def test_swapping_the_sides_changes_the_sign_only():

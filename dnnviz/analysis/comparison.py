@@ -344,6 +344,13 @@ def parting(distances: np.ndarray) -> int | None:
     return int(apart[0]) if len(apart) else None
 
 
+def meeting(distances: np.ndarray) -> int | None:
+    """Index of the first layer from which on all are CLOSE; None where the last one is not."""
+    apart = np.flatnonzero(np.nan_to_num(distances) >= CLOSE)
+    first = int(apart[-1]) + 1 if len(apart) else 0
+    return first if first < len(distances) else None
+
+
 def nearest_class(run: Run, epoch: int, label: int) -> int:
     """The class that the network comes nearest to taking class `label` for: the highest mean logit of another class."""
     members = np.flatnonzero(run.labels == label)

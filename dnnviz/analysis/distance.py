@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-# A unit whose standard deviation is below this share of its layer's largest does not vary: what is left is rounding.
-STILL = 1e-6
+STILL = 1e-6  # what varies less than this share of its size does not vary: what is left is rounding
+# No unit is measured by less than this share of its layer's standard deviation: a unit dead in one network and nearly
+# constant in the other would otherwise outweigh its whole layer.
+LEAST = 0.05
 
 
 def pooled_std(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -23,18 +25,20 @@ def standardised_difference(first: np.ndarray, second: np.ndarray, std: np.ndarr
     """`second − first` in standard deviations of each unit.
 
     first, second: float [..., U]; std: float [U]; layers: columns of each layer. Returns float32 [..., U].
-    A unit that does not vary (STILL) gets 0 where both sides agree, and NaN where they do not: the difference is real
-    but has no scale.
+    A unit that hardly varies is measured by LEAST of the root mean variance of its layer (the idea of the added constant
+    in V. Tusher et al., PNAS 2001). In a layer of which no unit varies at all (STILL) the difference is 0 where both sides
+    agree, and NaN where they do not: it is real but has no scale.
     """
     difference = np.asarray(second, dtype=np.float64) - np.asarray(first, dtype=np.float64)
     result = np.full(difference.shape, np.nan)
     for columns in layers:
         scale, part = np.asarray(std[columns], dtype=np.float64), difference[..., columns]
         size = max(float(np.nanmax(np.abs(side[..., columns]), initial=0.0)) for side in (first, second))
-        floor = STILL * max(float(scale.max(initial=0.0)), size)
-        moving = scale > floor
-        still = np.where(np.abs(part) <= STILL * size, 0.0, np.nan)
-        result[..., columns] = np.where(moving, part / np.where(moving, scale, 1.0), still)
+        typical = float(np.sqrt(np.mean(np.square(scale)))) if scale.size else 0.0
+        if typical > STILL * size:
+            result[..., columns] = part / np.maximum(scale, LEAST * typical)
+        else:
+            result[..., columns] = np.where(np.abs(part) <= STILL * size, 0.0, np.nan)
     return result.astype(np.float32)
 
 

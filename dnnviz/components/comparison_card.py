@@ -133,6 +133,15 @@ def sentence(first: Side, second: Side, found: Comparison, layers: list[Layer]) 
     apart = comparison.parting(distances)
     if apart is None:
         return [f"{who} stay close throughout: the largest distance of a layer is {distances[most]:.2f}, at ", html.B(layers[most].name), f".{after}"]
+    near = comparison.meeting(distances)
+    if apart == 0 and near is not None:
+        return [
+            f"{who} differ in the first layers, most in ",
+            *far,
+            ", and are close from ",
+            html.B(layers[near].name),
+            f" on (distance below {comparison.CLOSE}).{after}",
+        ]
     if apart == 0:
         only = len(layers) == 1
         return [f"{who} differ ", *(["in "] if only else ["from the first layer on, most in "]), *far, f".{after}"]
