@@ -25,12 +25,13 @@ from dnnviz.operations import is_convolution
 class Value:
     """What a tensor held between two writes to it; only tensors that depend on the network's input have one.
 
-    batch, channel: dimensions of inputs and units, as far as they can be followed.
+    batch, channel: dimensions of inputs and units; guessed: a reshape hid them, and they are what is usual.
     """
 
     shape: tuple[int, ...]
     batch: int
     channel: int
+    guessed: bool = False
     maker: Op | None = None
     consumers: list[Op] = field(default_factory=list)
 
@@ -165,7 +166,11 @@ class _Recorder(TorchFunctionMode):
                 # Made where nobody can watch (a custom autograd function, scripted code).
                 self._note("opaque", _nothing, (), {}, list(call.inputs.values()), [item], [], call)
             if item in self.values:
-                call.outputs[key] = self.values[item]
+                value = call.outputs[key] = self.values[item]
+                like = next((v for v in call.inputs.values() if v.shape == value.shape and not v.guessed), None)
+                if value.guessed and like is not None:
+                    # What comes out in the shape of what went in means the same (attention over windows).
+                    value.batch, value.channel, value.guessed = like.batch, like.channel, False
         call.ended = next(self.clock)
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
@@ -230,21 +235,22 @@ def _nothing(*_: object, **__: object) -> None:
     raise RuntimeError("an operation that could not be watched cannot be repeated")
 
 
-def _dimensions(op: Op, shape: tuple[int, ...]) -> tuple[int, int]:
-    """Dimensions of inputs and units in the result of an operation."""
+def _dimensions(op: Op, shape: tuple[int, ...]) -> tuple[int, int, bool]:
+    """Dimensions of inputs and units in the result of an operation, and whether they are guessed."""
     count = len(shape)
-    source = next((v for v in op.inputs if len(v.shape) == count), None)
-    if source is None:
-        return 0, (count - 1 if count in (2, 3) else min(1, max(count - 1, 0)))
+    alike = [v for v in op.inputs if len(v.shape) == count]
+    source = min(alike, key=lambda v: v.guessed, default=None)
+    if source is None or op.name in ("view", "reshape"):
+        return 0, (count - 1 if count in (2, 3) else min(1, max(count - 1, 0))), True
     batch, channel = source.batch, source.channel
     order = permutation(op, count)
     if order is not None:
-        return order.index(batch), order.index(channel)
+        return order.index(batch), order.index(channel), source.guessed
     if is_convolution(op.name):
-        return batch, 1
+        return batch, 1, False
     if op.name in ("linear", "layer_norm"):
-        return batch, count - 1
-    return batch, channel
+        return batch, count - 1, False
+    return batch, channel, source.guessed
 
 
 def permutation(op: Op, count: int) -> list[int] | None:

@@ -24,7 +24,6 @@ FAMILIES = {
     "vgg11": (32, {"conv": 8, "linear": 3}),
     "vgg11_bn": (32, {"conv": 8, "linear": 3}),
     "resnet18": (64, {"conv": 20, "linear": 1, "block": 8}),
-    "resnext50_32x4d": (32, {"conv": 53, "linear": 1, "block": 16}),
     "googlenet": (64, {"conv": 57, "linear": 1, "block": 9}),
     "inception_v3": (80, {"conv": 94, "linear": 1, "block": 11}),
     "densenet121": (32, {"conv": 120, "linear": 1, "block": 58}),
@@ -32,7 +31,6 @@ FAMILIES = {
     "mobilenet_v2": (32, {"conv": 52, "linear": 1, "block": 17}),
     "mobilenet_v3_small": (32, {"conv": 52, "linear": 2, "block": 11}),
     "efficientnet_b0": (32, {"conv": 81, "linear": 1, "block": 16}),
-    "efficientnet_v2_s": (32, {"conv": 170, "linear": 1, "block": 40}),
     "shufflenet_v2_x0_5": (32, {"conv": 56, "linear": 1, "block": 16}),
     "regnet_y_400mf": (32, {"conv": 85, "linear": 1, "block": 16}),
     "mnasnet0_5": (32, {"conv": 52, "linear": 1, "block": 16}),
@@ -170,8 +168,8 @@ def test_layers_and_values_of_every_family(name: str) -> None:
     with torch.inference_mode():
         model(example)
     for label, wanted in plain.items():
-        value = got[label]
-        torch.testing.assert_close(value, wanted if wanted.shape == value.shape else wanted.movedim(-1, 1), rtol=1e-4, atol=1e-5)
+        wanted = wanted.movedim(-1, 1) if name.startswith(("vit", "swin")) else wanted
+        torch.testing.assert_close(got[label], wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_alexnet_layers() -> None:
