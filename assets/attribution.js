@@ -8,7 +8,7 @@
   const MOST_BYTES = 32 * 1024 * 1024;
   const SHOWN_TOP = 3;
 
-  const state = { host: null, structure: "", cells: [], gallery: null, selection: null, asked: "", nonce: null, timer: 0, ended: null, open: null, sentence: "" };
+  const state = { host: null, structure: "", cells: [], gallery: null, selection: null, asked: "", nonce: null, timer: 0, ended: null, progress: null, open: null, sentence: "" };
   const pictures = new Map(); // address → Promise of a canvas with the input
   const scales = new Map(); // key|mode|percentile → value of the strongest colour
 
@@ -228,13 +228,16 @@
     cell.drawn = wanted;
   }
 
+  // Have the server look which tiles there are now.
+  const hear = (what) => document.getElementById("attribution-tiles") && window.dash_clientside.set_props("attribution-heard", { data: what });
+
   // -- asking for what is missing -----------------------------------------------------------------------------------
   function send() {
     const gallery = state.gallery;
     if (!gallery || !gallery.request) return;
     state.nonce = Date.now() + "-" + Math.random().toString(36).slice(2);
     state.asked = JSON.stringify(gallery.request);
-    state.ended = null;
+    state.ended = state.progress = null;
     window.dash_clientside.set_props("job-request", { data: { kind: "attribution", page: "/attribution", params: gallery.request, nonce: state.nonce } });
     fill(gallery, state.selection).catch((error) => dv.toast(error.message));
     report();
@@ -247,8 +250,8 @@
     state.timer = setTimeout(send, 150);
   }
 
-  function report(progress) {
-    const gallery = state.gallery;
+  function report() {
+    const { gallery, progress } = state;
     const [title, status, run] = ["title", "status", "run"].map((name) => document.getElementById("attribution-" + name));
     if (!title || !gallery) return;
     const rows = gallery.rows.length;
@@ -305,11 +308,10 @@
     return box;
   }
 
-  function draw(gallery, selection, progress, result) {
+  function draw(gallery, selection) {
     const host = document.getElementById("attribution-tiles");
     if (!host || !gallery || !selection || selection.overlay === undefined || selection.run !== gallery.run) return window.dash_clientside.no_update;
     if (state.host !== host) Object.assign(state, { host, structure: "", asked: "", nonce: null, ended: null, sentence: "" });
-    if (result && state.nonce && result.nonce === state.nonce) Object.assign(state, { nonce: null, ended: result });
     Object.assign(state, { gallery, selection });
     const page = document.querySelector(".dv-page");
     page.dataset.by = selection.by;
@@ -328,7 +330,7 @@
     if (!nothing) fill(gallery, selection).catch((error) => dv.toast(error.message));
     legend(selection, nothing ? { columns: [] } : gallery);
     consider(gallery);
-    report(progress);
+    report();
     mark();
     if (state.open) enlarge(...state.open);
     return String(gallery.missing);
@@ -557,6 +559,21 @@
   window.dash_clientside = Object.assign({}, window.dash_clientside, {
     dnnviz_attribution: {
       draw,
+      progress: function (progress) {
+        if (progress && state.nonce && progress.nonce === state.nonce) {
+          state.progress = progress;
+          report();
+          hear({ done: progress.done, of: progress.nonce });
+        }
+        return window.dash_clientside.no_update;
+      },
+      answer: function (result) {
+        if (result && state.nonce && result.nonce === state.nonce) {
+          Object.assign(state, { nonce: null, ended: result });
+          hear({ ended: result.nonce });
+        }
+        return window.dash_clientside.no_update;
+      },
       // Select and slider of the layer follow each other.
       depth: function (layer, place, options) {
         const names = (options || []).map((option) => option.value);

@@ -186,6 +186,7 @@ def _setting(method: str, parameter: Parameter, text: str) -> Any:
 def _centre() -> list[Any]:
     return [
         dcc.Store(id="attribution-gallery"),
+        dcc.Store(id="attribution-heard"),
         html.Div(
             [
                 html.Div(
@@ -231,13 +232,8 @@ def _wish(selection: Selection) -> Wish:
     )
 
 
-@callback(
-    Output("attribution-gallery", "data"),
-    Input("selection", "data"),
-    Input("job-progress", "data"),
-    Input("job-result", "data"),
-)
-def look_up(data: dict[str, str] | None, progress: dict[str, Any] | None, result: dict[str, Any] | None) -> Any:
+@callback(Output("attribution-gallery", "data"), Input("selection", "data"), Input("attribution-heard", "data"))
+def look_up(data: dict[str, str] | None, heard: dict[str, Any] | None) -> Any:
     """The gallery as it stands: what is in the cache, and what a job would have to compute."""
     if not data or "overlay" not in data:
         return dash.no_update  # still the selection of the page before
@@ -252,9 +248,20 @@ clientside_callback(
     Output("attribution-drawn", "children"),
     Input("attribution-gallery", "data"),
     Input("selection", "data"),
-    Input("job-progress", "data"),
-    Input("job-result", "data"),
     Input("theme-store", "data"),
+)
+# What a job says goes on by way of the browser: in Dash's graph of callbacks, what hangs on a job waits until it has ended.
+clientside_callback(
+    ClientsideFunction("dnnviz_attribution", "progress"),
+    Output("attribution-drawn", "title"),
+    Input("job-progress", "data"),
+    prevent_initial_call=True,
+)
+clientside_callback(
+    ClientsideFunction("dnnviz_attribution", "answer"),
+    Output("attribution-drawn", "lang"),
+    Input("job-result", "data"),
+    prevent_initial_call=True,
 )
 clientside_callback(
     ClientsideFunction("dnnviz_attribution", "depth"),
