@@ -35,7 +35,8 @@ def describe(run: Run) -> dict[str, Any]:
 def as_text(about: dict[str, Any]) -> str:
     """The description as a person reads it in a terminal."""
     model, kept, size = about["model"], about["inputs"], about["preprocessing"]["size"]
-    splits = " + ".join(f"{count:,} {name}" for name, count in about["splits"].items())
+    names = list(about["splits"])
+    splits = " + ".join(f"{count:,} {name}" if len(names) > 1 else f"{count:,}" for name, count in about["splits"].items())
     network = model.get("spec") or f"{model.get('class')}, which cannot be built again (no model_spec was given)"
     lines = [
         f"Run {about['name']} · {about['path']} · {_bytes(about['bytes'])} · made {about['created']}",
@@ -43,18 +44,18 @@ def as_text(about: dict[str, Any]) -> str:
         f"data       {about['data'].get('spec') or 'not named'} · {splits} inputs of {' × '.join(map(str, size))} in {len(about['classes'])} classes",
         f"inputs     {kept['kept']:,} kept one by one, {kept['aggregated']:,} in the aggregates",
         "",
-        f"{len(about['layers'])} layers, {about['units']:,} units",
+        f"{_count(len(about['layers']), 'layer')}, {_count(about['units'], 'unit')}",
         *_table(
             ("layer", "kind", "units", "output"), [(e["name"], e["kind"], f"{e['units']:,}", "×".join(map(str, e["shape"]))) for e in about["layers"]]
         ),
         "",
-        f"{len(about['snapshots'])} snapshots",
+        _count(len(about["snapshots"]), "snapshot"),
     ]
-    names = list(about["splits"]) if len(about["splits"]) > 1 else []
+    columns = names if len(names) > 1 else []
     rows = []
     for entry in about["snapshots"]:
         parts = entry.get("splits", {})
-        per_split = [_percent(parts.get(name, {}).get("accuracy")) for name in names]
+        per_split = [_percent(parts.get(name, {}).get("accuracy")) for name in columns]
         loss = entry.get("loss")
         rows.append(
             (
@@ -65,9 +66,9 @@ def as_text(about: dict[str, Any]) -> str:
                 "yes" if entry["weights"] else "no",
             )
         )
-    lines += _table(("epoch", "accuracy", *names, "loss", "weights"), rows)
+    lines += _table(("epoch", "accuracy", *columns, "loss", "weights"), rows)
     if about["uncovered"]:
-        lines += ["", f"{len(about['uncovered'])} modules with weights are no layer"]
+        lines += ["", f"{_count(len(about['uncovered']), 'module')} with weights and no layer of their own"]
         lines += _table(
             ("module", "type", "parameters", "reason"),
             [(str(e.get("name")), str(e.get("type")), f"{e.get('parameters', 0):,}", str(e.get("reason"))) for e in about["uncovered"]],
@@ -91,6 +92,10 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
         "  " + "  ".join(cell.rjust(w) if r else cell.ljust(w) for cell, w, r in zip(row, widths, right, strict=True)).rstrip()
         for row in (head, *rows)
     ]
+
+
+def _count(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def _percent(share: float | None) -> str:
