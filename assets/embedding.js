@@ -5,13 +5,14 @@
   const OWN = ["method", "dims", "colour", "split", "seed", "n_neighbors", "min_dist", "perplexity", "iterations", "exaggeration"];
   const LEGEND_ROWS = 200;
   const SPRITE = { size: 32, columns: 64, count: 4096 }; // as dnnviz/endpoints.py makes it
+  const FADED = 0.12; // opacity
   const STEP_MS = 800; // an epoch of the playback
   const nothing = () => window.dash_clientside.no_update;
   const page = () => document.querySelector(".dv-page");
   const graph = () => document.querySelector("#embedding-graph .js-plotly-plot");
 
   // What is on the screen: the drawing of the server, its points turned like those before, what is chosen.
-  const state = { drawing: null, points: null, selection: {}, marks: null, lasso: null, hidden: new Set(), mode: "pan", playing: false, view: "" };
+  const state = { drawing: null, points: null, look: {}, marks: null, lasso: null, hidden: new Set(), mode: "pan", playing: false, view: "" };
 
   // -- what the server sends ----------------------------------------------------------------------------------------
   const TYPES = { f4: Float32Array, f8: Float64Array, i1: Int8Array, u1: Uint8Array, i2: Int16Array, i4: Int32Array, u4: Uint32Array };
@@ -54,20 +55,32 @@
   const groupsOf = (drawing) => (drawing.colour === "prediction" ? drawing.predictions : drawing.labels);
   const isWrong = (drawing, i) => drawing.labels[i] !== drawing.predictions[i];
 
+  const outlines = (drawing) => state.look.outline !== "false" && drawing.colour !== "right";
+  // Row → whether others are brought out instead of it; null where nothing is.
+  function fading() {
+    const { drawing, lasso, marks } = state;
+    if (lasso && lasso.length) {
+      const gathered = new Set(lasso);
+      return (i) => !gathered.has(drawing.inputs[i]);
+    }
+    return marks && marks.class !== undefined ? (i) => drawing.labels[i] !== marks.class : null;
+  }
+
   function figure() {
-    const { drawing, points, hidden, marks, lasso } = state;
+    const { drawing, points, hidden, marks } = state;
     const source = drawing.figure;
     const groups = groupsOf(drawing);
     const count = groups.length;
     const shown = points.map((axis) => Float32Array.from(axis, (v, i) => (hidden.has(groups[i]) ? NaN : v)));
-    const outline = state.selection.outline !== "false" && drawing.colour !== "right";
-    const gathered = lasso && lasso.length ? new Set(lasso) : null;
-    const faded = (i) => (gathered ? !gathered.has(drawing.inputs[i]) : marks && marks.class !== undefined ? drawing.labels[i] !== marks.class : false);
-    const images = drawing.flat && state.selection.as === "images";
+    const outline = outlines(drawing);
+    const faded = fading();
     const marker = { ...source.data[0].marker, color: drawing.colours };
-    if (images) marker.opacity = 0;
-    else if (gathered || (marks && marks.class !== undefined)) marker.opacity = Float32Array.from({ length: count }, (_, i) => (faded(i) ? 0.12 : 0.9));
-    if (outline && drawing.flat) marker.line = { ...marker.line, width: Float32Array.from({ length: count }, (_, i) => (isWrong(drawing, i) && !faded(i) && !images ? 1.4 : 0)) };
+    if ((drawing.flat && state.look.as === "images") || painted(drawing)) marker.opacity = 0;
+    else {
+      const each = (value) => Float32Array.from({ length: count }, (_, i) => value(i));
+      if (faded) marker.opacity = each((i) => (faded(i) ? FADED : 0.9));
+      if (outline && drawing.flat) marker.line = { ...marker.line, width: each((i) => (isWrong(drawing, i) && !(faded && faded(i)) ? 1.4 : 0)) };
+    }
     const trace = { ...source.data[0], marker, x: shown[0], y: shown[1] };
     if (!drawing.flat) trace.z = shown[2];
     const layout = { ...source.layout };
@@ -164,9 +177,10 @@
     dv.set("hide", [...hidden].sort((a, b) => a - b).join(","));
   }
 
-  // -- images instead of points -------------------------------------------------------------------------------------
+  // -- the canvas under the plot: images instead of points, or points that are too many for plotly ---------------------
+  const painted = (drawing) => drawing.flat && Boolean(drawing.figure.data[0].marker.maxdisplayed);
   let sprite = { url: "", image: null };
-  function drawImages() {
+  function drawCanvas() {
     const canvas = document.getElementById("embedding-canvas");
     const plot = graph();
     if (!canvas) return;
@@ -179,56 +193,89 @@
     const pen = canvas.getContext("2d");
     pen.setTransform(ratio, 0, 0, ratio, 0, 0);
     pen.clearRect(0, 0, box.width, box.height);
-    const { drawing, points, selection } = state;
-    if (!drawing || !drawing.flat || selection.as !== "images" || !plot || !plot._fullLayout || !plot._fullLayout.xaxis) return;
-    const url = dv.dataUrl(drawing.run, "sprite.png", { size: SPRITE.size });
-    if (sprite.url !== url) {
-      sprite = { url, image: new Image() };
-      sprite.image.onload = drawImages;
-      sprite.image.src = url;
-    }
-    if (!sprite.image.complete || !sprite.image.naturalWidth) return;
-    paintImages(pen, plot, sprite.image);
+    const { drawing, look } = state;
+    if (!drawing || !drawing.flat || !plot || !plot._fullLayout || !plot._fullLayout.xaxis) return;
+    if (look.as === "images") {
+      const url = dv.dataUrl(drawing.run, "sprite.png", { size: SPRITE.size });
+      if (sprite.url !== url) {
+        sprite = { url, image: new Image() };
+        sprite.image.onload = drawCanvas;
+        sprite.image.src = url;
+      }
+      if (sprite.image.complete && sprite.image.naturalWidth) paint(pen, plot, imagePainter(pen, sprite.image));
+    } else if (painted(drawing)) paint(pen, plot, pointPainter(pen));
   }
-  function paintImages(pen, plot, image) {
-    const { drawing, points, hidden, marks, lasso } = state;
+  // Calls draw(row, x, y) for every visible point, in the order of the inputs.
+  function paint(pen, plot, draw) {
+    const { drawing, points, hidden } = state;
     const { xaxis, yaxis } = plot._fullLayout;
     const groups = groupsOf(drawing);
-    const side = groups.length > 1500 ? 16 : groups.length > 500 ? 22 : 30;
-    const gathered = lasso && lasso.length ? new Set(lasso) : null;
-    const scale = drawing.figure.data[0].marker.colorscale;
+    const faded = fading();
+    const across = (v) => xaxis._offset + ((v - xaxis.range[0]) / (xaxis.range[1] - xaxis.range[0])) * xaxis._length;
+    const down = (v) => yaxis._offset + (1 - (v - yaxis.range[0]) / (yaxis.range[1] - yaxis.range[0])) * yaxis._length;
     pen.save();
     pen.beginPath();
     pen.rect(xaxis._offset, yaxis._offset, xaxis._length, yaxis._length);
     pen.clip();
     for (let i = 0; i < groups.length; i++) {
-      const input = drawing.inputs[i];
-      if (hidden.has(groups[i]) || input >= SPRITE.count) continue;
-      const x = xaxis._offset + xaxis.l2p(points[0][i]) - side / 2;
-      const y = yaxis._offset + yaxis.l2p(points[1][i]) - side / 2;
-      const fade = gathered ? !gathered.has(input) : marks && marks.class !== undefined ? drawing.labels[i] !== marks.class : false;
-      pen.globalAlpha = fade ? 0.12 : 1;
-      pen.drawImage(image, (input % SPRITE.columns) * SPRITE.size, Math.floor(input / SPRITE.columns) * SPRITE.size, SPRITE.size, SPRITE.size, x, y, side, side);
-      pen.lineWidth = 2;
-      pen.strokeStyle = colourAt(scale, drawing.colours[i], drawing.figure.data[0].marker);
-      pen.strokeRect(x, y, side, side);
+      if (hidden.has(groups[i])) continue;
+      const fades = Boolean(faded && faded(i));
+      pen.globalAlpha = fades ? FADED : 0.9;
+      draw(i, across(points[0][i]), down(points[1][i]), fades);
     }
     pen.restore();
   }
-  function colourAt(scale, value, marker) {
-    const share = Math.min(Math.max((value - marker.cmin) / (marker.cmax - marker.cmin), 0), 1);
-    let found = scale[0][1];
-    for (const [edge, colour] of scale) if (edge <= share + 1e-9) found = colour;
-    return found;
+  function imagePainter(pen, image) {
+    const { drawing } = state;
+    const side = drawing.inputs.length > 1500 ? 16 : drawing.inputs.length > 500 ? 22 : 30;
+    const colour = colours(drawing);
+    pen.lineWidth = 2;
+    return (i, x, y) => {
+      const input = drawing.inputs[i];
+      if (input >= SPRITE.count) return;
+      const [left, top] = [(input % SPRITE.columns) * SPRITE.size, Math.floor(input / SPRITE.columns) * SPRITE.size];
+      pen.drawImage(image, left, top, SPRITE.size, SPRITE.size, x - side / 2, y - side / 2, side, side);
+      pen.strokeStyle = colour(i);
+      pen.strokeRect(x - side / 2, y - side / 2, side, side);
+    };
+  }
+  function pointPainter(pen) {
+    const { drawing } = state;
+    const outlined = outlines(drawing);
+    const radius = drawing.figure.data[0].marker.size / 2;
+    const colour = colours(drawing);
+    pen.strokeStyle = dv.colour("ink");
+    pen.lineWidth = 1.2;
+    return (i, x, y, fades) => {
+      pen.beginPath();
+      pen.arc(x, y, radius, 0, 2 * Math.PI);
+      pen.fillStyle = colour(i);
+      pen.fill();
+      if (outlined && !fades && isWrong(drawing, i)) pen.stroke();
+    };
+  }
+  // Row → colour, as plotly's scale of the figure gives it.
+  function colours(drawing) {
+    const { colorscale, cmin, cmax } = drawing.figure.data[0].marker;
+    const table = Array.from({ length: 257 }, (_, step) => mix(colorscale, step / 256));
+    if (drawing.legend.entries) return (i) => drawing.legend.entries[drawing.colours[i]][1];
+    return (i) => table[Math.round(256 * Math.min(Math.max((drawing.colours[i] - cmin) / (cmax - cmin), 0), 1))];
+  }
+  function mix(scale, share) {
+    const above = Math.max(scale.findIndex(([edge]) => edge >= share), 1);
+    const [[low, from], [high, to]] = [scale[above - 1], scale[above]];
+    const part = (text, at) => parseInt(text.slice(at, at + 2), 16);
+    const at = (share - low) / (high - low || 1);
+    return "rgb(" + [1, 3, 5].map((k) => Math.round(part(from, k) + at * (part(to, k) - part(from, k)))).join(",") + ")";
   }
   let watched = null;
   function watch() {
     const plot = graph();
     if (!plot || plot === watched || !plot.on) return;
     watched = plot;
-    plot.on("plotly_afterplot", drawImages);
-    plot.on("plotly_relayouting", drawImages);
-    plot.on("plotly_relayout", drawImages);
+    plot.on("plotly_afterplot", drawCanvas);
+    plot.on("plotly_relayouting", drawCanvas);
+    plot.on("plotly_relayout", drawCanvas);
   }
 
   // -- playback -----------------------------------------------------------------------------------------------------
@@ -286,7 +333,7 @@
       else if (dv.selection.show && dv.selection.show !== "data") dv.show("data");
     }
   });
-  document.addEventListener("dnnviz:theme", () => requestAnimationFrame(drawImages));
+  document.addEventListener("dnnviz:theme", () => requestAnimationFrame(drawCanvas));
 
   // -- saving -------------------------------------------------------------------------------------------------------
   dv.picture.provide("/embedding", async () => {
@@ -297,9 +344,9 @@
     const url = await window.Plotly.toImage(plot, { format: "svg", width: w, height: h });
     let inner = decodeURIComponent(url.slice(url.indexOf(",") + 1));
     const canvas = document.getElementById("embedding-canvas");
-    if (state.selection.as === "images" && state.drawing.flat) {
-      // plotly's own points are invisible here; the thumbnails lie above its picture as one image.
-      inner = inner.replace(/<\/svg>\s*$/, `<image width="${w}" height="${h}" xlink:href="${canvas.toDataURL("image/png")}"/></svg>`);
+    if (painted(state.drawing) || (state.look.as === "images" && state.drawing.flat)) {
+      // plotly's own points are invisible here; what the canvas shows lies under the rest as one image.
+      inner = inner.replace(/<svg[^>]*>/, (tag) => `${tag}<image width="${w}" height="${h}" xlink:href="${canvas.toDataURL("image/png")}"/>`);
     }
     const legend = savedLegend(w);
     return { svg: inner + legend.svg, width: w + legend.width, height: Math.max(h, legend.height), caption: state.drawing.caption };
@@ -394,13 +441,13 @@
       compose: function (drawing, look, marks, lasso) {
         const host = document.querySelector(".dv-embedding");
         if (!host) return nothing();
-        state.selection = look || {};
+        state.look = look || {};
         state.marks = marks || null;
         state.lasso = lasso || null;
-        state.hidden = new Set(String(state.selection.hide || "").split(",").filter(Boolean).map(Number));
+        state.hidden = new Set(String(state.look.hide || "").split(",").filter(Boolean).map(Number));
         const cause = window.dash_clientside.callback_context.triggered.map((entry) => entry.prop_id.split(".")[0]);
-        const stale = drawing && (String(drawing.epoch) !== state.selection.epoch || drawing.method !== state.selection.method);
-        host.classList.toggle("stale", Boolean(stale && cause.includes("embedding-look") && drawing.method === state.selection.method));
+        const stale = drawing && (String(drawing.epoch) !== state.look.epoch || drawing.method !== state.look.method);
+        host.classList.toggle("stale", Boolean(stale && cause.includes("embedding-look") && drawing.method === state.look.method));
         if (!drawing) {
           state.drawing = null;
           return { data: [], layout: { xaxis: { visible: false }, yaxis: { visible: false }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)" } };
@@ -413,18 +460,18 @@
           state.points = same ? align(unpacked.points, state.points, unpacked.method !== "pca") : unpacked.points;
           state.drawing = unpacked;
         }
-        const key = JSON.stringify([["hide", "outline", "as"].map((name) => state.selection[name]), marks, lasso, state.mode]);
+        const key = JSON.stringify([["hide", "outline", "as"].map((name) => state.look[name]), marks, lasso, state.mode]);
         if (cause.length === 1 && cause[0] === "embedding-look" && key === state.view) return nothing();
         state.view = key;
         drawLegend();
         requestAnimationFrame(() => {
           watch();
-          drawImages();
+          drawCanvas();
         });
         if (cause.includes("embedding-drawing")) {
           host.classList.remove("stale");
           clearTimeout(timer);
-          if (state.playing && state.drawing.method === state.selection.method && String(drawing.epoch) === state.selection.epoch) timer = setTimeout(() => step(false), STEP_MS);
+          if (state.playing && state.drawing.method === state.look.method && String(drawing.epoch) === state.look.epoch) timer = setTimeout(() => step(false), STEP_MS);
         }
         return figure();
       },

@@ -169,6 +169,7 @@ def _centre() -> html.Div:
             *[dcc.Store(id=f"embedding-{name}") for name in STORES],
             html.Div(
                 [
+                    html.Canvas(id="embedding-canvas", className="dv-embedding-canvas", **{"aria-hidden": "true"}),
                     dcc.Graph(
                         id="embedding-graph",
                         config=_CONFIG,
@@ -176,7 +177,6 @@ def _centre() -> html.Div:
                         responsive=True,
                         clear_on_unhover=True,
                     ),
-                    html.Canvas(id="embedding-canvas", className="dv-embedding-canvas", **{"aria-hidden": "true"}),
                     html.Div(id="embedding-message", className="dv-embedding-message", role="status"),
                 ],
                 className="dv-embedding-picture",

@@ -40,6 +40,14 @@ def small_app(runs: Path, make_live_app: Callable[..., LiveApp]) -> LiveApp:
     return make_live_app([runs])
 
 
+@pytest.fixture(scope="module")
+def many_app(tmp_path_factory: pytest.TempPathFactory, make_live_app: Callable[..., LiveApp]) -> LiveApp:
+    """`many`: more inputs than plotly draws by itself."""
+    folder = tmp_path_factory.mktemp("many_inputs")
+    write_run(folder / "many", inputs=1600, epochs=(0,), size=(8, 8, 1))
+    return make_live_app([folder])
+
+
 def open_page(page: Page, app: LiveApp, query: str) -> None:
     page.goto(f"{app.url}/embedding?{query}")
     page.locator("#embedding-graph").wait_for()
@@ -49,6 +57,7 @@ def open_page(page: Page, app: LiveApp, query: str) -> None:
 
 def drawn(page: Page) -> dict[str, Any]:
     """What plotly shows: type, number of points that are visible, shapes, range and titles of the x axis."""
+    page.wait_for_function(f"() => {PLOT}?._fullData?.length")
     return page.evaluate(
         f"""() => {{
             const plot = {PLOT};
@@ -117,7 +126,7 @@ def test_the_unit_shown_is_the_one_asked_for_or_the_liveliest(runs: Path) -> Non
     assert unit_to_show(run, want, None) == unit_to_show(run, want, 99) == run.activations(5, "conv1").var(axis=0).argmax()
 
 
-@pytest.mark.parametrize(("count", "dims", "kind"), [(30, 2, "scatter"), (4000, 2, "scattergl"), (30, 3, "scatter3d")])
+@pytest.mark.parametrize(("count", "dims", "kind"), [(30, 2, "scatter"), (4000, 2, "scatter"), (30, 3, "scatter3d")])
 def test_the_figure_holds_arrays_and_the_colours_of_the_classes(count: int, dims: int, kind: str) -> None:
     points = np.random.default_rng(0).normal(size=(count, dims)).astype(np.float32)
     labels = np.arange(count) % 12
@@ -126,6 +135,7 @@ def test_the_figure_holds_arrays_and_the_colours_of_the_classes(count: int, dims
     made = figures.scatter(points, colouring, ["a", "b", "c"][:dims], "dark", "view").to_dict()
     trace = made["data"][0]
     assert trace["type"] == kind and "bdata" in trace["x"] and "bdata" in trace["marker"]["color"]
+    assert ("maxdisplayed" in trace["marker"]) == (count == 4000)
     steps = trace["marker"]["colorscale"]
     assert [colour for _, colour in steps[::2]] == class_colours(12) == [colour for _, colour in colouring.legend["entries"]]
     # The value of a class lies in the middle of its step.
@@ -195,6 +205,18 @@ def test_pca_stands_in_until_the_other_method_is_computed_and_the_result_is_shar
     other = new_page()
     open_page(other, small_app, query)
     assert drawn(other)["x"] == drawn(page)["x"] and store_data(other, "job-request") is None
+
+
+def test_a_cancelled_job_leaves_pca_and_a_way_to_ask_again(page: Page, small_app: LiveApp) -> None:
+    page.goto(f"{small_app.url}/embedding?run=small&method=tsne&iterations=2000&perplexity=4")
+    page.get_by_text("t-SNE is being computed; meanwhile PCA.").wait_for()
+    page.locator("#job-cancel").click()
+    page.get_by_role("heading", name="t-SNE was cancelled").wait_for()
+    assert drawn(page)["points"] == 40
+    page.get_by_role("button", name="Compute it").click()
+    page.get_by_text("t-SNE is being computed; meanwhile PCA.").wait_for()
+    page.wait_for_function("() => document.querySelector('#embedding-caption').innerText.includes('t-SNE')")
+    wait_for_jobs(page)
 
 
 def test_colours_and_classes_change_without_computing_anything(page: Page, small_app: LiveApp) -> None:
@@ -273,6 +295,22 @@ def test_the_picture_is_saved_with_its_legend_and_caption(page: Page, small_app:
         "() => { const c = document.getElementById('embedding-canvas');"
         " return c.getContext('2d').getImageData(0, 0, c.width, c.height).data.some((v) => v); }"
     )
+    assert "data:image/png" in page.evaluate("() => window.dnnviz.picture.compose().then(p => p.svg)")
+
+
+def test_many_points_are_painted_on_the_canvas(page: Page, many_app: LiveApp) -> None:
+    open_page(page, many_app, "run=many&epoch=0")
+    assert drawn(page)["points"] == 1600 and page.locator("#embedding-graph path.point").count() <= 1
+    painted = (
+        "() => { const c = document.getElementById('embedding-canvas'); const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;"
+    )
+    painted += " let n = 0; for (let i = 3; i < d.length; i += 4) n += d[i] > 0; return n; }"
+    page.wait_for_function(f"() => ({painted})() > 5000")
+    everything = page.evaluate(painted)
+    page.locator("[data-dv-class='1']").click()
+    page.wait_for_function(f"() => ({painted})() < {everything}")
+    page.mouse.click(*place(page, 9))
+    page.locator("#embedding-details h1").get_by_text("Input ").wait_for()
     assert "data:image/png" in page.evaluate("() => window.dnnviz.picture.compose().then(p => p.svg)")
 
 

@@ -11,7 +11,9 @@ import plotly.graph_objects as go
 
 from dnnviz.theme import PALETTE, class_colours, template
 
-# Below, points are drawn as vectors: sharp on paper and without WebGL. Above, by the graphics card.
+# Up to here plotly draws every point, sharp on paper. Above, it keeps the points for hover and lasso and draws none of
+# them (`maxdisplayed`): assets/embedding.js paints them on a canvas. plotly's own scattergl compiles code in the browser,
+# which the app's content security policy forbids.
 VECTOR_POINTS = 1500
 _RIGHT = {"light": "#b3b9bf", "dark": "#59626b"}
 _RAMP = {"light": ["#cfd4d9", "#f0b29c", "#cb0016"], "dark": ["#424a52", "#a2574d", "#ff5c4c"]}
@@ -89,10 +91,11 @@ def scatter(points: np.ndarray, colouring: Colouring, titles: Sequence[str], the
         figure = go.Figure(go.Scatter3d(x=points[:, 0], y=points[:, 1], z=points[:, 2], **common))
         figure.update_layout(**layout, scene={**scene, "aspectmode": "data", "uirevision": view, "dragmode": "orbit"})
         return figure
-    kind = go.Scatter if count <= VECTOR_POINTS else go.Scattergl
+    if count > VECTOR_POINTS:
+        marker["maxdisplayed"] = 1
     named = any(titles)
     axis = {"showgrid": False, "zeroline": named, "showticklabels": False, "ticks": ""}
-    figure = go.Figure(kind(x=points[:, 0], y=points[:, 1], **common))
+    figure = go.Figure(go.Scatter(x=points[:, 0], y=points[:, 1], **common))
     figure.update_layout(
         **layout,
         xaxis={**axis, "title": {"text": titles[0]}},

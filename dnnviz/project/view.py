@@ -44,6 +44,8 @@ def question(run: Run, epoch: int, layer: str | None, extra: Mapping[str, str]) 
     if not seed.isdecimal() or int(seed) > SEED_LIMIT:
         problems.append(f"The seed must be a whole number from 0 to {SEED_LIMIT}, not “{seed[:40]}”.")
         seed = "0"
+    if method == "pca":
+        seed = "0"  # nothing in it is left to chance
     given = {}
     for parameter in METHODS[method].parameters:
         try:
