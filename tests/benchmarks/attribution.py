@@ -1,0 +1,121 @@
+"""Cost of attribution methods against Captum and against the floor (number of passes × time of a pass).
+
+    python -m tests.benchmarks.attribution [--network resnet18] [--size 64] [--inputs 4] [--rounds 5]
+
+Variants run in turns in one process on one thread and are compared by CPU time, so that other work on the machine
+changes little. A gradient's pass is forward and backward, another pass forward only; `library` is Captum.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+import warnings
+from collections.abc import Callable
+from statistics import median
+from typing import Any
+
+import torch
+
+from dnnviz.explain import METHODS, attribute
+from dnnviz.models import build
+
+
+def measure(variants: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Median CPU seconds of each variant, run in turns."""
+    for run in variants.values():
+        run()
+    times: dict[str, list[float]] = {name: [] for name in variants}
+    for _ in range(rounds):
+        for name, run in variants.items():
+            started = time.process_time()
+            run()
+            times[name].append(time.process_time() - started)
+    return {name: median(found) for name, found in times.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--network", default="resnet18")
+    parser.add_argument("--size", type=int, default=64)
+    parser.add_argument("--inputs", type=int, default=4)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=5)
+    given = parser.parse_args()
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    model = build(f"torchvision:{given.network}").eval()
+    inputs = torch.randn(given.inputs, 3, given.size, given.size)
+    target = model(inputs).argmax(dim=1).tolist()
+    shape = (3, given.size, given.size)
+    parameters = {"integrated_gradients": {"steps": given.steps}, "occlusion": {"window": given.size // 4, "stride": given.size // 8}}
+    print(f"{given.network}, {given.inputs} inputs of {given.size} px, CPU time, median of {given.rounds}")
+    print(f"{'method':22}{'seconds':>9}{'× floor':>9}{'× Captum':>10}")
+    for name, method in METHODS.items():
+        chosen = parameters.get(name, {})
+        resolved = method.resolve(chosen)
+        passes = method.passes(resolved, shape)
+        layer = attribute(model, inputs[:1], name).layer if method.needs_layer else None
+        variants: dict[str, Callable[[], object]] = {
+            "ours": lambda name=name, chosen=chosen, layer=layer: attribute(model, inputs, name, target, layer=layer, **chosen),
+            "floor": floor(model, inputs, target, passes, gradient=method.family == "gradient"),
+        }
+        reference = library(model, inputs, target, name, resolved, layer)
+        if reference is not None:
+            variants["library"] = reference
+        found = measure(variants, given.rounds)
+        against = f"{found['ours'] / found['library']:10.2f}" if "library" in found else f"{'–':>10}"
+        print(f"{name:22}{found['ours']:9.3f}{found['ours'] / found['floor']:9.2f}{against}")
+
+
+def floor(model: torch.nn.Module, inputs: torch.Tensor, target: list[int], passes: int, gradient: bool) -> Callable[[], object]:
+    """The passes alone, in batches of the size of the method's own."""
+    total = passes * len(inputs)
+    size = min(total, max(1, min(256, 16 * 224 * 224 // (inputs.shape[2] * inputs.shape[3]))))
+
+    def run() -> None:
+        for first in range(0, total, size):
+            count = min(size, total - first)
+            batch = inputs.repeat(-(-count // len(inputs)), 1, 1, 1)[:count]
+            if gradient:
+                batch = batch.clone().requires_grad_()
+                torch.autograd.grad(model(batch).max(dim=1).values.sum(), batch)
+            else:
+                with torch.inference_mode():
+                    model(batch)
+
+    return run
+
+
+def library(
+    model: torch.nn.Module, inputs: torch.Tensor, target: list[int], name: str, parameters: dict[str, Any], layer: str | None
+) -> Callable[[], object] | None:
+    """The same by Captum, as a careful user would call it; None where Captum does not have it or fails on this network."""
+    import captum.attr as captum
+
+    leaf = inputs.clone().requires_grad_()
+    if name == "saliency":
+        return lambda: captum.Saliency(model).attribute(leaf, target=target)
+    if name == "guided_backprop":
+        return lambda: captum.GuidedBackprop(model).attribute(leaf, target=target)
+    if name == "integrated_gradients":
+        return lambda: captum.IntegratedGradients(model).attribute(inputs, target=target, n_steps=parameters["steps"], return_convergence_delta=True)
+    if name == "occlusion":
+        window, stride = parameters["window"], parameters["stride"]
+        return lambda: captum.Occlusion(model).attribute(
+            inputs, target=target, sliding_window_shapes=(3, window, window), strides=(3, stride, stride), perturbations_per_eval=16
+        )
+    if name == "grad_cam" and layer:
+        found = captum.LayerGradCam(model, model.get_submodule(layer))
+
+        def run() -> None:
+            maps = found.attribute(inputs, target=target, relu_attributions=True)
+            captum.LayerAttribution.interpolate(maps, tuple(inputs.shape[2:]), interpolate_mode="bilinear")
+
+        return run
+    return None
+
+
+if __name__ == "__main__":
+    main()
