@@ -268,14 +268,21 @@
     const at = (share - low) / (high - low || 1);
     return "rgb(" + [1, 3, 5].map((k) => Math.round(part(from, k) + at * (part(to, k) - part(from, k)))).join(",") + ")";
   }
+  // plotly is loaded when the first picture is drawn: until it is there, look again.
   let watched = null;
-  function watch() {
+  let waiting = 0;
+  function watch(tries = 400) {
+    clearTimeout(waiting);
     const plot = graph();
-    if (!plot || plot === watched || !plot.on) return;
-    watched = plot;
-    plot.on("plotly_afterplot", drawCanvas);
-    plot.on("plotly_relayouting", drawCanvas);
-    plot.on("plotly_relayout", drawCanvas);
+    if (!plot || !plot.on || !plot._fullLayout) {
+      if (tries && document.getElementById("embedding-graph")) waiting = setTimeout(() => watch(tries - 1), 50);
+      return;
+    }
+    if (plot !== watched) {
+      watched = plot;
+      for (const event of ["plotly_afterplot", "plotly_relayouting", "plotly_relayout"]) plot.on(event, drawCanvas);
+    }
+    drawCanvas();
   }
 
   // -- playback -----------------------------------------------------------------------------------------------------
@@ -464,10 +471,7 @@
         if (cause.length === 1 && cause[0] === "embedding-look" && key === state.view) return nothing();
         state.view = key;
         drawLegend();
-        requestAnimationFrame(() => {
-          watch();
-          drawCanvas();
-        });
+        requestAnimationFrame(() => watch());
         if (cause.includes("embedding-drawing")) {
           host.classList.remove("stale");
           clearTimeout(timer);
