@@ -169,7 +169,7 @@
       const shown = this.layers.filter((l) => this.visible(l) && this.unfolded(l));
       const units = shown.reduce((sum, l) => sum + l.units, 0) * panels;
       this.pitch = this.cell || (units <= 2500 ? 19 : units <= 15000 ? 13 : units <= 40000 ? 9 : 6);
-      if (panels > 1) this.pitch = Math.min(this.pitch, 12);
+      if (panels > 1 && !this.cell) this.pitch = Math.min(this.pitch, 12);
       const left = PAD + this.options.labelWidth;
       const gap = panels > 1 ? 22 : 0;
       const room = Math.max(60, (width - left - PAD - this.options.sideWidth - gap * (panels - 1)) / panels);
