@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from filelock import FileLock, Timeout
@@ -95,6 +96,7 @@ def train(
     path: str | os.PathLike[str],
     plan: Plan,
     *,
+    record: LoadedData | None = None,
     weights: str | Path | None = None,
     inputs: int = 200,
     device: str | torch.device | None = None,
@@ -104,6 +106,7 @@ def train(
 ) -> tuple[Run, list[dict[str, Any]]]:
     """Train the network of a spec on the split `train` (or the first) and record snapshots over all splits into a run.
 
+    record: other data with the same classes to record instead, such as a part of what is trained on.
     weights: start from a file or from torchvision's weights instead of at random. inputs: how many are kept one by one.
     Returns the run and the history (per epoch: epoch, learning_rate, loss, accuracy, and <split>_accuracy of a split
     that is not trained on). Called again with the same arguments after it was killed, it goes on after the last
@@ -118,6 +121,7 @@ def train(
                 "model": model_spec,
                 "weights": None if weights is None else str(weights),
                 "data": data.spec,
+                "recorded data": data.spec if record is None else record.spec,
                 "size": data.size,
                 "mean": data.mean,
                 "std": data.std,
@@ -127,6 +131,7 @@ def train(
         )
     )
     data, train_name = divide(data, plan)
+    record = record or data
     watch = watch or Watch()
     if overwrite:
         shutil.rmtree(folder / FOLDER, ignore_errors=True)
@@ -141,7 +146,7 @@ def train(
         recorder = Recorder(
             folder,
             model,
-            data,
+            record,
             inputs=inputs,
             batch_size=plan.batch_size,
             model_spec=complete_spec(model_spec, model),
@@ -172,7 +177,7 @@ def train(
                 last = history[-1] if history else {}
                 extra = {f"training_{k}": last[k] for k in ("loss", "accuracy") if k in last}
                 recorder.record(epoch, **extra, **({"learning_rate": last["learning_rate"]} if last else {}))
-        store_masks(folder, data)
+        store_masks(folder, record)
         write_json(folder / FOLDER / "history.json", history)
         write_json(folder / FOLDER / "arguments.json", {"arguments": arguments, "complete": True})
         checkpoint.unlink(missing_ok=True)
@@ -205,8 +210,6 @@ def store_masks(folder: Path, data: LoadedData) -> None:
         return
     run = open_run(folder)
     rows = [data.masks[run.splits[split]][int(name)] for split, name in zip(run.input_splits, run.ids, strict=True)]
-    import numpy as np
-
     write_array(folder / "inputs" / "masks.npy", np.stack(rows))
 
 
