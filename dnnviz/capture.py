@@ -64,7 +64,7 @@ def capture(
     model_spec: how to build the network again. overwrite: replace the epoch where it exists, or the whole run where
     that is of another network or other data; what was there is lost only when the new snapshot is complete.
     progress: called with (inputs done, inputs in all or None, text). workers: processes that read the data.
-    metrics: what else to note with the snapshot.
+    metrics: what else to note with the snapshot, as for `Recorder.record`.
     Raises DNNVizError, or RunError where the folder is the reason, with one sentence.
     """
     job = _Job(path, dataset, classes, inputs, batch_size, layers, mean, std, device, model_spec, save_weights, data_spec, progress, workers)
@@ -104,7 +104,10 @@ class Recorder:
         return open_run(self._job.path).epochs if self._overwrite != "run" and (self._job.path / MANIFEST).is_file() else []
 
     def record(self, epoch: int, **metrics: Any) -> int | None:
-        """Write a snapshot when `every` divides the epoch, with these metrics beside its own; returns the epoch, or None."""
+        """Write a snapshot when `every` divides the epoch, with these metrics beside its own; returns the epoch, or None.
+
+        `accuracy` and `loss` given here replace those measured over all inputs; those measured per split stay.
+        """
         if epoch % self.every:
             return None
         self._job.write(self.model, int(epoch), metrics, None, self._overwrite)

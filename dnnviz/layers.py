@@ -133,6 +133,13 @@ def _kind(call: Call, seen: Trace) -> str | None:
     return "conv" if any(operations.is_convolution(op.name) for op in using) else "linear"
 
 
+def _is_norm(module: nn.Module) -> bool:
+    """Whether a module normalises: one of PyTorch's, or one of that name which holds no layer (as `Conv2dNormActivation` does)."""
+    if isinstance(module, NORMS):
+        return True
+    return "norm" in type(module).__name__.lower() and not any(isinstance(m, CONVOLUTIONS + LINEARS + ATTENTIONS) for m in module.modules())
+
+
 def _after(value: Value, seen: Trace) -> tuple[Value, list[str]]:
     """Follow a value through the normalisation and the activation function that are its only consumers.
 
@@ -187,7 +194,7 @@ def _norm_step(value: Value, seen: Trace) -> Value | None:
     if not value.consumers:
         return None
     for call in seen.calls:
-        if not (isinstance(call.module, NORMS) or "norm" in type(call.module).__name__.lower()):
+        if not _is_norm(call.module):
             continue
         if value in call.inputs.values() and all(op.call.within(call) for op in value.consumers):
             output = call.output
@@ -317,7 +324,7 @@ def _uncovered(model: nn.Module, seen: Trace, found: Sequence[Found], folded: di
             continue
         elif name not in called and name:
             reason = "not called in a forward pass in eval mode"
-        elif isinstance(module, NORMS) or "norm" in type(module).__name__.lower():
+        elif _is_norm(module):
             reason = "a normalisation that follows no layer directly"
         else:
             parts = ", ".join(key for key, _ in module.named_parameters(recurse=False))

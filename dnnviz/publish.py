@@ -37,7 +37,7 @@ def snapshot(
 ) -> Run:
     """Write one snapshot, and before the first of a run (`old` None) its inputs and graph; returns the run.
 
-    metrics: the user's, beside those observed (which win). state: the state_dict to store, None for none.
+    metrics: the user's; they win over those observed of the same name, but for those per split. state: the state_dict to store, None for none.
     """
     keeper = observed.keeper
     if old is None:
@@ -61,7 +61,8 @@ def snapshot(
             raise OSError(errno.ENOSPC, f"weights cannot be written ({str(error).splitlines()[0]})") from error
 
     arrays = {**observed.arrays, "top_inputs": top_inputs}
-    return writer.publish(manifest, epoch, arrays, _plain({**metrics, **observed.metrics}), None if state is None else save)
+    noted = {**observed.metrics, **metrics, "splits": observed.metrics["splits"]}
+    return writer.publish(manifest, epoch, arrays, _plain(noted), None if state is None else save)
 
 
 def _store_top_images(writer: RunWriter, observed: Observed, sources: Sequence[Source], look: Look, old: Run | None) -> tuple[np.ndarray, int]:

@@ -403,12 +403,13 @@ def test_recorder_writes_snapshots_of_the_same_inputs(model: Small, tmp_path: Pa
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     answers = []
     for epoch in range(11):
-        answers.append(recorder.record(epoch, accuracy_on_train=torch.tensor(0.5), lr=np.float32(0.25), bad=float("nan")))
+        answers.append(recorder.record(epoch, accuracy=0.91, accuracy_on_train=torch.tensor(0.5), lr=np.float32(0.25), bad=float("nan")))
         F.cross_entropy(model(torch.stack([data[i][0] for i in range(20)])), torch.tensor(data.labels)).backward()
         optimizer.step()
     assert [a for a in answers if a is not None] == [0, 5, 10] and model.training
     run = dnnviz.open_run(tmp_path / "run")
     assert run.epochs == recorder.epochs == [0, 5, 10] and run.damage() == []
+    assert run.metrics(5)["accuracy"] == 0.91 and 0 <= run.metrics(5)["splits"]["data"]["accuracy"] <= 1
     assert run.metrics(5)["accuracy_on_train"] == 0.5 and run.metrics(5)["bad"] is None and run.metrics(5)["lr"] == 0.25
     assert not np.array_equal(run.activations(0), run.activations(10))
     for epoch in run.epochs:

@@ -286,6 +286,49 @@ def test_a_value_with_two_consumers_is_taken_as_it_is() -> None:
     assert "normalisation" in found.uncovered[0]["reason"]
 
 
+def test_a_module_of_convolution_and_norm_is_no_norm() -> None:
+    torch.manual_seed(0)
+    block = torchvision.ops.Conv2dNormActivation(4, 6, 3)
+    model, example = nn.Sequential(nn.Conv2d(3, 4, 3), block, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 2)).eval(), torch.randn(2, 3, 8, 8)
+    found = find_layers(model, example)
+    assert [layer.name for layer in found.layers] == ["0", "1.0", "4"]
+    got = values(model, found, example)
+    with torch.inference_mode():
+        torch.testing.assert_close(got["0"], model[0](example))
+        torch.testing.assert_close(got["1.0"], block(model[0](example)))
+
+
+class Frozen(nn.Module):
+    """A normalisation of the user's own, applied with plain operations."""
+
+    class FrozenNorm(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.rand(4, 1, 1) + 0.5)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x * self.scale + 0.1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 4, 3))
+        self.norm = self.FrozenNorm()
+        self.act = nn.PReLU(4)
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.act(self.norm(self.conv(x))).mean((2, 3)))
+
+
+def test_own_normalisations_and_activations_with_weights_belong_to_the_layer() -> None:
+    torch.manual_seed(0)
+    model, example = Frozen().eval(), torch.randn(2, 3, 8, 8)
+    found = find_layers(model, example)
+    assert [layer.name for layer in found.layers] == ["conv", "head"] and not found.uncovered
+    with torch.inference_mode():
+        torch.testing.assert_close(values(model, found, example)["conv"], model.act(model.norm(model.conv(example))))
+
+
 class Windows(nn.Module):
     """Attention written by hand over windows folded into the batch, and tokens first in PyTorch's own attention."""
 
