@@ -96,7 +96,7 @@
       if (signed) {
         // A paler picture lets two colours stand out on black and on white.
         grey += (118 - grey) * 0.4 * how.strength;
-        alpha = how.strength * Math.pow(size, 0.75);
+        alpha = how.strength * Math.pow(size, 0.6);
         [red, green, blue] = value < 0 ? AGAINST : FOR;
       } else {
         // Also where the map is silent the picture steps back, so that what is bright stands out.
