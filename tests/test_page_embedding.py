@@ -309,7 +309,7 @@ def test_many_points_are_painted_on_the_canvas(page: Page, many_app: LiveApp) ->
     everything = page.evaluate(painted)
     page.locator("[data-dv-class='1']").click()
     page.wait_for_function(f"() => ({painted})() < {everything}")
-    page.mouse.click(*place(page, 9))
+    page.mouse.click(*place(page, 8))
     page.locator("#embedding-details h1").get_by_text("Input ").wait_for()
     assert "data:image/png" in page.evaluate("() => window.dnnviz.picture.compose().then(p => p.svg)")
 
