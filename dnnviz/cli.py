@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -22,6 +23,7 @@ _DATA_HELP = (
     "torchvision:NAME@FOLDER, folder:DIR (a folder a class; train/ and test/ inside are splits), npz:FILE (images, labels), "
     "digits, shapes, or package.module:function"
 )
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM)
 _ARGUMENTS = "capture.json"  # in the run: the arguments of each epoch's capture
 
 
@@ -37,11 +39,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"dnnviz: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\ndnnviz: stopped; what was published is kept, and the same command goes on from there.", file=sys.stderr)
+        print("\ndnnviz: stopped; what was published is kept. Start the same command again to go on.", file=sys.stderr)
         return 130
     except BrokenPipeError:
         sys.stderr.close()  # `dnnviz info … | head`: nobody reads on
         return 0
+    except OSError as error:
+        if error.errno not in _DISK:
+            raise
+        print(f"dnnviz: {error.filename or given.out} cannot be written ({error.strerror}); what was published before is kept.", file=sys.stderr)
+        return 2
 
 
 # -- arguments -------------------------------------------------------------------------------------------------------

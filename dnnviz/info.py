@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,6 +29,7 @@ def describe(run: Run) -> dict[str, Any]:
         "uncovered": manifest.get("uncovered", []),
         "snapshots": [{"epoch": epoch, "weights": bool(run.snapshot(epoch).get("weights")), **run.metrics(epoch)} for epoch in run.epochs],
         "unpublished": run.unpublished(),
+        "training": _training(run),
         "damage": run.damage(),
     }
 
@@ -80,8 +82,19 @@ def as_text(about: dict[str, Any]) -> str:
             "",
             f"Unfinished, not part of the run: {', '.join(about['unpublished'])} (a writer was killed, or is at work; the next one clears it).",
         ]
+    if about["training"] is not None and not about["training"]["complete"]:
+        lines += ["", f"Training is unfinished ({about['training']['epochs']} epochs were wanted); the same `dnnviz train` goes on."]
     lines += ["", *about["damage"]] if about["damage"] else []
     return "\n".join(lines)
+
+
+def _training(run: Run) -> dict[str, Any] | None:
+    """Whether the training that records this run is complete, and its epochs; None where it was not trained by DNNViz."""
+    try:
+        content = json.loads((run.path / "training" / "arguments.json").read_text(encoding="utf-8"))
+        return {"complete": bool(content["complete"]), "epochs": int(content["arguments"]["epochs"])}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

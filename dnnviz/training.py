@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from dnnviz.capture import Recorder
 from dnnviz.datasets import LoadedData
 from dnnviz.errors import DNNVizError, RunError
 from dnnviz.models import build, complete_spec
+from dnnviz.specs import first_line
 from dnnviz.store import MANIFEST, Run, open_run, write_array, write_json
 
 FOLDER = "training"  # inside the run: arguments.json, checkpoint.pt while training lasts, history.json
@@ -219,7 +221,7 @@ def evaluate(model: nn.Module, dataset: Dataset, batch_size: int, device: torch.
     model.eval()
     right = total = 0
     with torch.inference_mode():
-        for inputs, labels in DataLoader(dataset, batch_size, num_workers=workers):
+        for inputs, labels in _batches(DataLoader(dataset, batch_size, num_workers=workers)):
             right += int((model(inputs.to(device)).argmax(1).cpu() == labels).sum())
             total += len(labels)
     model.train(training)
@@ -239,7 +241,7 @@ def _train_epoch(
     loader = DataLoader(dataset, plan.batch_size, shuffle=True, generator=generator, num_workers=workers, drop_last=drop)
     model.train()
     loss_sum, right, total = 0.0, 0, 0
-    for number, (images, labels) in enumerate(loader, 1):
+    for number, (images, labels) in enumerate(_batches(loader), 1):
         images, labels = augment(images, plan, generator).to(device), labels.to(device)
         output = model(images)
         main, *auxiliary = output if isinstance(output, tuple) else (output,)
@@ -260,6 +262,14 @@ def _train_epoch(
         total += len(labels)
         watch.batch(epoch, number, len(loader), loss_sum / total, right / total)
     return loss_sum / total, right / total
+
+
+def _batches(loader: DataLoader) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """The batches of a loader; a sentence raised in a worker process arrives without the worker's stack."""
+    try:
+        yield from loader
+    except DNNVizError as error:
+        raise DNNVizError(str(error).strip().splitlines()[-1].removeprefix("dnnviz.errors.DNNVizError: ")) from None
 
 
 def augment(images: torch.Tensor, plan: Plan, generator: torch.Generator) -> torch.Tensor:
@@ -303,12 +313,10 @@ def _optimizer(model: nn.Module, plan: Plan) -> tuple[torch.optim.Optimizer, tor
 def _check_folder(folder: Path, arguments: Mapping[str, Any], overwrite: bool) -> tuple[Run, list[dict[str, Any]]] | None:
     """The finished run where the folder holds it; None where training begins or goes on; RunError where neither fits."""
     file = folder / FOLDER / "arguments.json"
-    if overwrite:
+    if overwrite or not (folder / MANIFEST).is_file():
         return None
     if not file.is_file():
-        if (folder / MANIFEST).is_file():
-            raise RunError(f"{folder} is a run that was not trained here; choose another folder, or overwrite it.")
-        return None
+        raise RunError(f"{folder} is a run that was not trained here; choose another folder, or overwrite it.")
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         before, complete = dict(content["arguments"]), bool(content["complete"])
@@ -330,7 +338,7 @@ def _check_folder(folder: Path, arguments: Mapping[str, Any], overwrite: bool) -
 
 
 @contextlib.contextmanager
-def _alone(folder: Path) -> Any:
+def _alone(folder: Path) -> Iterator[None]:
     """Hold the folder for one training; the kernel frees the lock of a killed one."""
     own = folder / FOLDER
     try:
@@ -345,7 +353,17 @@ def _alone(folder: Path) -> Any:
         raise RunError(f"{folder} cannot be written ({error.strerror}).") from None
     try:
         yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            raise
+        raise DNNVizError(
+            f"{folder} cannot be written ({error.strerror}): the disk is full, or may not be written. What was published is kept."
+        ) from error
     finally:
+        if not (folder / MANIFEST).exists():  # it failed before the first snapshot: leave nothing behind
+            shutil.rmtree(own, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                folder.rmdir()
         lock.release()
 
 
@@ -357,9 +375,9 @@ def _save(path: Path, state: Mapping[str, Any], model: nn.Module, optimizer: tor
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # torch hides the reason of a failed write in a RuntimeError
         part.unlink(missing_ok=True)
-        raise DNNVizError(f"{path} cannot be written ({error.strerror}); the snapshots so far are kept.") from error
+        raise DNNVizError(f"{path} cannot be written ({first_line(error)}); is the disk full? The snapshots so far are kept.") from error
 
 
 def _restore(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, scheduler: Any) -> tuple[int, list[dict[str, Any]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -279,6 +280,17 @@ def test_ctrl_c_ends_with_130(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, c
     code, _, err = run_cli("train", "--model", MODEL, "--data", "digits", "--out", tmp_path / "run", capsys=capsys)
     assert code == 130
     assert "Traceback" not in err
+
+
+def test_a_full_disk_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "somewhere")
+
+    monkeypatch.setattr("dnnviz.training.write_array", full)
+    code, _, err = run_cli("capture", "--model", MODEL, "--data", SHAPES, "--out", tmp_path / "run", "--inputs", 12, capsys=capsys)
+    assert code == 2
+    assert "No space left" in err
+    assert open_run(tmp_path / "run").damage() == []
 
 
 # -- info ------------------------------------------------------------------------------------------------------------

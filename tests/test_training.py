@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from filelock import FileLock
+from PIL import Image
 from torch import nn
 
 from dnnviz.datasets import LoadedData, load
@@ -171,6 +173,36 @@ def test_a_damaged_checkpoint_gets_a_sentence(tmp_path: Path, data: LoadedData) 
     (tmp_path / "run" / "training" / "checkpoint.pt").write_bytes(b"damaged")
     with pytest.raises(RunError, match=r"checkpoint\.pt is damaged"):
         train(MODEL, data, tmp_path / "run", PLAN, inputs=12)
+
+
+def test_what_fails_before_the_first_snapshot_leaves_nothing_behind(tmp_path: Path, data: LoadedData) -> None:
+    with pytest.raises(DNNVizError, match="no built-in network"):
+        train("dnnviz:big", data, tmp_path / "run", PLAN, inputs=12)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_full_disk_gets_a_sentence(tmp_path: Path, data: LoadedData, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("dnnviz.training.torch.save", full)
+    with pytest.raises(DNNVizError, match="is the disk full"):
+        train(MODEL, data, tmp_path / "run", PLAN, inputs=12)
+    monkeypatch.setattr("dnnviz.training.write_json", full)
+    with pytest.raises(DNNVizError, match="the disk is full"):
+        train(MODEL, data, tmp_path / "other", PLAN, inputs=12)
+    assert not (tmp_path / "other").exists()
+
+
+def test_an_image_that_a_worker_cannot_read_is_named_in_one_sentence(tmp_path: Path) -> None:
+    for i in range(4):
+        (tmp_path / "photos" / str(i % 2)).mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (20, 20)).save(tmp_path / "photos" / str(i % 2) / f"{i}.png")
+    (tmp_path / "photos" / "1" / "3.png").write_bytes(b"no image")
+    bad = load(f"folder:{tmp_path / 'photos'}", size=16)
+    with pytest.raises(DNNVizError, match=r"3\.png cannot be read") as caught:
+        evaluate(torch.nn.Flatten(), bad.splits["data"], 2, torch.device("cpu"), workers=1)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_loss_that_is_no_number_stops_with_a_sentence(tmp_path: Path, data: LoadedData) -> None:

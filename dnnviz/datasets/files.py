@@ -64,17 +64,25 @@ def _match(spec: str, found: Sequence[str], names: list[str] | None) -> tuple[di
     return {name: aliases[name] for name in found}, [name.split("|")[-1] for name in names]
 
 
-def _image_files(paths: Sequence[Path], labels: Sequence[int], how: Preprocessing, root: Path) -> ImageSet:
-    def read(i: int) -> Image.Image:
+class _Reader:
+    """Reads image files; an object, not a closure, so that worker processes can have it."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = paths
+
+    def __call__(self, index: int) -> Image.Image:
+        path = self.paths[index]
         try:
-            with Image.open(paths[i]) as image:
+            with Image.open(path) as image:
                 image.load()
                 return image
         except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             reason = "no image that Pillow knows" if isinstance(error, UnidentifiedImageError) else first_line(error)
-            raise DNNVizError(f"{paths[i]} cannot be read ({reason}); mend it or take it away.") from None
+            raise DNNVizError(f"{path} cannot be read ({reason}); mend it or take it away.") from None
 
-    return ImageSet(read, np.asarray(labels), how, [p.relative_to(root).as_posix() for p in paths])
+
+def _image_files(paths: Sequence[Path], labels: Sequence[int], how: Preprocessing, root: Path) -> ImageSet:
+    return ImageSet(_Reader(paths), np.asarray(labels), how, [p.relative_to(root).as_posix() for p in paths])
 
 
 def _load_labelled(spec: str, folder: Path, how: Preprocessing, names: list[str] | None) -> LoadedData:

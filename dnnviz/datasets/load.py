@@ -52,7 +52,8 @@ def load(
     head, _, query = spec.partition("?")
     family, colon, rest = head.partition(":")
     how = _preprocessing(family, size, resize, preprocess, mean, std, channels)
-    options = parse_options(spec, query)
+    # A path may hold a question mark.
+    options = parse_options(spec, query) if family not in ("folder", "npz") else {}
     names = _names(class_names) if class_names is not None else None
     if head in ("digits", "shapes"):
         source = {"digits": digits.load, "shapes": shapes.load}[head]
@@ -76,7 +77,7 @@ def load(
     if names is not None and family != "folder":
         if len(names) < len(data.classes):
             raise DNNVizError(f"{spec} has {len(data.classes)} classes; {len(names)} class names were given.")
-        data = replace(data, classes=names)
+        data = replace(data, classes=[name.split("|")[-1] for name in names])
     return data if splits is None else _only(data, splits)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +44,8 @@ def load(spec: str, rest: str, how: Preprocessing, wanted: Sequence[str] | None,
             continue
         labels = _labels(spec, found)
         own = with_channels(how, len(_picture(found, 0).getbands())) if native_channels else how
-        splits[split] = ImageSet(_reader(found), labels, own, [str(i) for i in range(len(found))])
-        classes = [str(c) for c in getattr(found, "classes", [])] or classes
+        splits[split] = ImageSet(_Reader(found), labels, own, [str(i) for i in range(len(found))])
+        classes = [str(c[0] if isinstance(c, tuple) else c) for c in getattr(found, "classes", [])] or classes
     if not splits:
         raise DNNVizError(f"{spec} has none of the splits {', '.join(wanted or _SPLITS)}.")
     highest = max(int(s.labels.max()) for s in splits.values() if len(s))
@@ -95,8 +95,14 @@ def _picture(found: Any, index: int) -> Image.Image:
     return image
 
 
-def _reader(found: Any) -> Callable[[int], Image.Image]:
-    return lambda i: _picture(found, i)
+class _Reader:
+    """Reads pictures; an object, not a closure, so that worker processes can have it."""
+
+    def __init__(self, found: Any) -> None:
+        self.found = found
+
+    def __call__(self, index: int) -> Image.Image:
+        return _picture(self.found, index)
 
 
 def _labels(spec: str, found: Any) -> np.ndarray:
