@@ -186,7 +186,7 @@ def test_a_full_disk_gets_a_sentence(tmp_path: Path, data: LoadedData, monkeypat
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("dnnviz.training.torch.save", full)
-    with pytest.raises(DNNVizError, match="is the disk full"):
+    with pytest.raises(DNNVizError, match="is full"):
         train(MODEL, data, tmp_path / "run", PLAN, inputs=12)
     monkeypatch.setattr("dnnviz.training.write_json", full)
     with pytest.raises(DNNVizError, match="the disk is full"):
