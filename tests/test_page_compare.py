@@ -248,3 +248,26 @@ def test_dark_theme_reaches_the_figure(new_page, compared):
     page = new_page(color_scheme="dark")
     open_page(page, compared, "?run=net&run2=wider&epoch2=5&show2=data&view=similarity")
     page.wait_for_function("() => document.querySelector('#compare-similarity .js-plotly-plot')?.layout?.template?.layout?.font?.color === '#e6e8ea'")
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("units.json?run=nowhere&run2=net", "no run called 'nowhere'"),
+        ("units.json?run=net&run2=net&epoch=7", "no snapshot of epoch 7"),
+        ("units.json?run=net&run2=net&show2=class:99", "nothing under this address"),
+        ("units.json?run=net&run2=net&pair=magic", "'magic' is no way to pair units"),
+        ("classes.json?run=net&run2=net&layer=../x", "share no layer '../x'"),
+        ("units.csv?run=net&run2=net&split2=x", "nothing under this address"),
+    ],
+)
+def test_endpoints_answer_nonsense_with_a_sentence(compared, query, said):
+    answer = compared.app.server.test_client().get("/compare-data/" + query)
+    assert answer.status_code == 404 and said in answer.get_json()["error"]
+
+
+def test_many_classes_and_wide_layers_are_cut_to_what_tells_most(compared):
+    query = "classes.json?run=net&run2=net-marked&layer=layer1.0&limit=8"
+    answer = compared.app.server.test_client().get("/compare-data/" + query).get_json()
+    assert answer["rows"] == "gap" and answer["unitsInAll"] == 8 and len(answer["units"]) == 8
+    assert [entry["name"] for entry in answer["classes"] if entry["outlier"]] == ["class 3"]

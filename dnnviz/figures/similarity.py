@@ -23,11 +23,11 @@ def similarity(values: np.ndarray, rows: Sequence[str], columns: Sequence[str], 
             colorscale=[[0, colours["cell0"]], [1, colours["cell1"]]],
             xgap=1 if len(columns) <= LABELLED else 0,
             ygap=1 if len(rows) <= LABELLED else 0,
-            x=np.arange(len(columns)),
-            y=np.arange(len(rows)),
+            x=list(columns),
+            y=list(rows),
             hoverongaps=False,
             texttemplate="%{z:.2f}" if max(len(rows), len(columns)) <= 14 else None,
-            hovertemplate="A, layer %{y}<br>B, layer %{x}<br>similarity %{z:.2f}<extra></extra>",
+            hovertemplate="A, %{y}<br>B, %{x}<br>similarity %{z:.2f}<extra></extra>",
             colorbar={
                 "thickness": 10,
                 "len": 180,
@@ -45,16 +45,16 @@ def similarity(values: np.ndarray, rows: Sequence[str], columns: Sequence[str], 
         margin={"l": 90, "r": 10, "t": 10, "b": 80},
         xaxis={
             "title": f"B, {titles[1]}",
+            "type": "category",
             "tickvals": _shown(columns),
-            "ticktext": [columns[i] for i in _shown(columns)],
             "showgrid": False,
             "zeroline": False,
             "tickangle": -45,
         },
         yaxis={
             "title": f"A, {titles[0]}",
+            "type": "category",
             "tickvals": _shown(rows),
-            "ticktext": [rows[i] for i in _shown(rows)],
             "showgrid": False,
             "zeroline": False,
             "autorange": "reversed",
@@ -63,6 +63,5 @@ def similarity(values: np.ndarray, rows: Sequence[str], columns: Sequence[str], 
     return figure
 
 
-def _shown(names: Sequence[str]) -> list[int]:
-    step = -(-len(names) // LABELLED)
-    return list(range(0, len(names), max(step, 1)))
+def _shown(names: Sequence[str]) -> list[str]:
+    return list(names[:: max(-(-len(names) // LABELLED), 1)])
