@@ -25,6 +25,7 @@ from dnnviz.tracing import Call, Op, Trace, Value, permutation, trace
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 LINEARS = (nn.Linear, nn.Bilinear)
 ATTENTIONS = (nn.MultiheadAttention,)
+_LONGEST = 8  # operations that an activation function written out by hand may have
 NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm)
 
 
@@ -65,18 +66,16 @@ def find_layers(model: nn.Module, example: torch.Tensor, only: Sequence[str] | N
     inner = {id(call) for call, _ in calls}
     # A convolution that runs inside an attention module is part of that one layer.
     calls = [(call, kind) for call, kind in calls if not _inside(call, inner)]
-    blocks = _blocks(seen, [call for call, _ in calls])
     found: list[tuple[int, str, str, Call, Value]] = []
-    folded: dict[str, str] = {}
-    for call, kind in calls:
-        output = call.output
-        if output is None:
+    folded: set[str] = set()
+    for call, kind in [*calls, *((block, "block") for block in _blocks(seen, [call for call, _ in calls]))]:
+        value = call.output
+        if value is None or len(value.shape) < 2:
             continue
-        value, used = _after(output, seen)
+        if kind != "block":
+            value, used = _after(value, seen)
+            folded.update(used)
         found.append((call.ended, _label(call), kind, call, value))
-        for name in used:
-            folded.setdefault(name, _label(call))
-    found.extend((call.ended, _label(call), "block", call, call.output) for call in blocks if call.output is not None)
     found.sort(key=lambda item: item[0])
     result, offset, missed = [], 0, {}
     names = [(label, kind) for _, label, kind, _, _ in found]
@@ -146,24 +145,16 @@ def _after(value: Value, seen: Trace) -> tuple[Value, list[str]]:
     Returns the value after them, and the names of the modules passed.
     """
     used: list[str] = []
-    normalised = False
-    here = value
-    while True:
-        step = None if normalised else _norm_step(here, seen)
-        if step is not None:
-            normalised = True
-        else:
-            step = _activation_step(here)
-            if step is None:
-                moved = _layout_step(here)
-                if moved is None:
-                    return value, used
-                here = moved
-                continue
-            used.extend(_passed(here, step))
-            return step, used
-        used.extend(_passed(here, step))
-        value = here = step
+    for step in (lambda v: _norm_step(v, seen), _activation_step):
+        here: Value | None = value
+        while here is not None:
+            end = step(here)
+            if end is not None:
+                used.extend(_passed(value, end))
+                value = end
+                break
+            here = _layout_step(here)
+    return value, used
 
 
 def _passed(start: Value, end: Value) -> list[str]:
@@ -208,27 +199,23 @@ def _activation_step(value: Value) -> Value | None:
     """The value after an activation function that consumes this one alone, be it one operation or several (x * sigmoid(x))."""
     if not value.consumers:
         return None
-    made = {id(value)}
-    closed: set[int] = set()
+    made, done = [value], set()
     active = False
-    open_values = [value]
-    for op in sorted({op.order: op for op in value.consumers}.values(), key=lambda o: o.order):
-        if op.name not in operations.POINTWISE:
-            return None
     queue = list(value.consumers)
-    for _ in range(8):
-        queue.sort(key=lambda o: o.order)
-        op = next((o for o in queue if o.order not in closed and all(id(v) in made for v in o.inputs)), None)
+    for _ in range(_LONGEST):
+        # The next operation on nothing but the value and what was made of it …
+        ready = [op for op in queue if op.order not in done and all(v in made for v in op.inputs)]
+        op = min(ready, key=lambda o: o.order, default=None)
         if op is None or op.name not in operations.POINTWISE or len(op.outputs) != 1 or op.outputs[0].shape != value.shape:
             return None
-        closed.add(op.order)
+        done.add(op.order)
         active = active or (op.name in operations.ACTIVATIONS and (op.name != "clamp" or _is_rectifier(op)))
         output = op.outputs[0]
-        made.add(id(output))
-        open_values.append(output)
-        queue.extend(output.consumers)
-        if all(o.order in closed for v in open_values[:-1] for o in v.consumers):
+        # … until everything has run together into one.
+        if all(o.order in done for v in made for o in v.consumers):
             return output if active else None
+        made.append(output)
+        queue.extend(output.consumers)
     return None
 
 
@@ -310,7 +297,7 @@ def _select(names: Sequence[tuple[str, str]], only: Sequence[str] | None) -> set
     return chosen
 
 
-def _uncovered(model: nn.Module, seen: Trace, found: Sequence[Found], folded: dict[str, str], missed: dict[str, str]) -> Iterator[dict[str, Any]]:
+def _uncovered(model: nn.Module, seen: Trace, found: Sequence[Found], folded: set[str], missed: dict[str, str]) -> Iterator[dict[str, Any]]:
     """Modules with parameters of their own that became no layer, and why."""
     called = {call.name for call in seen.calls}
     layers = {item.call.name for item in found if item.layer.kind != "block"}

@@ -488,7 +488,7 @@ def test_an_overwrite_that_fails_leaves_the_old_run(model: Small, tmp_path: Path
     digest = old.digest(0)
     with pytest.raises(DNNVizError, match="cannot be read"):
         dnnviz.capture(model, Breaks(24), path, overwrite=True)
-    monkeypatch.setattr(store, "write_array", full_disk(store.write_array, 3))
+    monkeypatch.setattr(store.writer, "write_array", full_disk(store.writer.write_array, 3))
     with pytest.raises(DNNVizError, match="full"):
         dnnviz.capture(model, Pictures(24, seed=4), path, overwrite=True)
     run = dnnviz.open_run(path)
@@ -517,13 +517,13 @@ def full_disk(write: Callable, after: int) -> Callable:
 def test_a_full_disk_publishes_nothing_half(after: int, model: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr(store, "write_array", full_disk(store.write_array, after))
+        patch.setattr(store.writer, "write_array", full_disk(store.writer.write_array, after))
         with pytest.raises(DNNVizError, match="is full; nothing of this snapshot was published"):
             dnnviz.capture(model, Pictures(20), path)
         assert not path.exists()
     dnnviz.capture(model, Pictures(20), path)
     with monkeypatch.context() as patch:
-        patch.setattr(store, "write_array", full_disk(store.write_array, min(after, 8)))
+        patch.setattr(store.writer, "write_array", full_disk(store.writer.write_array, min(after, 8)))
         with pytest.raises(DNNVizError, match="is full"):
             dnnviz.capture(model, Pictures(20), path, epoch=1)
     run = dnnviz.open_run(path)
