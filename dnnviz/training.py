@@ -265,11 +265,12 @@ def _train_epoch(
 
 
 def _batches(loader: DataLoader) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """The batches of a loader; a sentence raised in a worker process arrives without the worker's stack."""
+    """The batches of a loader; what it raises is a sentence, without the stack of a worker process."""
     try:
         yield from loader
     except DNNVizError as error:
-        raise DNNVizError(str(error).strip().splitlines()[-1].removeprefix("dnnviz.errors.DNNVizError: ")) from None
+        sentence = str(error).strip().splitlines()[-1].removeprefix("dnnviz.errors.DNNVizError: ").rstrip(".")
+        raise DNNVizError(f"{sentence}. Remove or replace it.") from None
 
 
 def augment(images: torch.Tensor, plan: Plan, generator: torch.Generator) -> torch.Tensor:

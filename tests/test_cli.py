@@ -162,7 +162,7 @@ def test_what_the_user_can_mend_is_one_sentence_and_exit_code_2(tmp_path: Path, 
         ({"model": "torchvision:resnet17"}, "did you mean"),
         ({"data": "cats"}, "is no data set"),
         ({"data": f"npz:{tmp_path / 'label.npz'}"}, "image 2 has label 9"),
-        ({"data": f"folder:{tmp_path / 'photos'}"}, "2.png cannot be read"),
+        ({"data": f"folder:{tmp_path / 'photos'}"}, "2.png is damaged or no image"),
         ({"weights": tmp_path / "text.pt"}, "text.pt"),
         ({"weights": tmp_path / "other.pt"}, "features.conv1.weight is [3]"),
         ({"weights": tmp_path / "pickled.pt"}, "pickled objects"),
@@ -277,7 +277,7 @@ def test_ctrl_c_ends_with_130(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, c
         raise KeyboardInterrupt
 
     monkeypatch.setattr("dnnviz.training.train", interrupted)
-    code, _, err = run_cli("train", "--model", MODEL, "--data", "digits", "--out", tmp_path / "run", capsys=capsys)
+    code, _, err = run_cli("train", "--model", MODEL, "--data", SHAPES, "--out", tmp_path / "run", capsys=capsys)
     assert code == 130
     assert "Traceback" not in err
 

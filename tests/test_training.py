@@ -200,7 +200,7 @@ def test_an_image_that_a_worker_cannot_read_is_named_in_one_sentence(tmp_path: P
         Image.new("RGB", (20, 20)).save(tmp_path / "photos" / str(i % 2) / f"{i}.png")
     (tmp_path / "photos" / "1" / "3.png").write_bytes(b"no image")
     bad = load(f"folder:{tmp_path / 'photos'}", size=16)
-    with pytest.raises(DNNVizError, match=r"3\.png cannot be read") as caught:
+    with pytest.raises(DNNVizError, match=r"3\.png is damaged or no image") as caught:
         evaluate(torch.nn.Flatten(), bad.splits["data"], 2, torch.device("cpu"), workers=1)
     assert "\n" not in str(caught.value)
 

@@ -77,8 +77,8 @@ class _Reader:
                 image.load()
                 return image
         except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            reason = "no image that Pillow knows" if isinstance(error, UnidentifiedImageError) else first_line(error)
-            raise DNNVizError(f"{path} cannot be read ({reason}); mend it or take it away.") from None
+            reason = "no format that Pillow knows" if isinstance(error, UnidentifiedImageError) else first_line(error)
+            raise DNNVizError(f"{path} is damaged or no image ({reason})") from None  # whoever reads says what to do
 
 
 def _image_files(paths: Sequence[Path], labels: Sequence[int], how: Preprocessing, root: Path) -> ImageSet:
