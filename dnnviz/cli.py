@@ -140,7 +140,9 @@ def _add_model_and_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--splits", nargs="+", metavar="NAME", help="splits wanted (default: all)")
     parser.add_argument("--size", type=int, metavar="N", help="side of the square input (default: 224 for folders, else as the images are)")
     parser.add_argument("--resize", type=int, metavar="N", help="shorter side before the middle is cut out (folders: size / 0.875)")
-    parser.add_argument("--preprocess", metavar="NAME", help="mean and standard deviation: imagenet, cifar10 or none")
+    parser.add_argument(
+        "--preprocess", metavar="NAME", help="mean and standard deviation: imagenet (default), cifar10 or none (default for digits and shapes)"
+    )
     parser.add_argument("--mean", nargs="+", type=float, metavar="M", help="per channel, for values 0–1")
     parser.add_argument("--std", nargs="+", type=float, metavar="S", help="per channel, for values 0–1")
     parser.add_argument(
