@@ -51,7 +51,7 @@ def test_activations_are_the_stored_values_as_float32(run: store.Run) -> None:
 
 def test_every_float16_is_read_as_numpy_reads_it() -> None:
     every = np.arange(65536, dtype=np.uint16).view(np.float16)
-    assert np.array_equal(store._as_float32(every), every.astype(np.float32), equal_nan=True)
+    assert np.array_equal(store.run._as_float32(every), every.astype(np.float32), equal_nan=True)
 
 
 def test_float32_statistics_are_read_as_they_are(tmp_path: Path) -> None:

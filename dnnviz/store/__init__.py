@@ -1,0 +1,20 @@
+"""The run folder: open it, read slices, write snapshots. numpy only; nothing here is ever unpickled."""
+
+from dnnviz.store.run import HEADERS, MANIFEST, SCHEMA, STATS, Layer, Run, open_run
+from dnnviz.store.writer import RunWriter, layer_entries, now, write_array, write_json, writing
+
+__all__ = [
+    "HEADERS",
+    "MANIFEST",
+    "SCHEMA",
+    "STATS",
+    "Layer",
+    "Run",
+    "RunWriter",
+    "layer_entries",
+    "now",
+    "open_run",
+    "write_array",
+    "write_json",
+    "writing",
+]
