@@ -107,6 +107,8 @@ class Source:
     def _read(self, index: int) -> Any:
         try:
             return self.data[index]
+        except DNNVizError:
+            raise  # a sentence of its own
         except Exception as error:  # a data set may raise anything for a damaged file
             raise DNNVizError(f"{self.describe(index)} cannot be read: {first_line(error)}. Remove or replace it.") from error
 

@@ -92,11 +92,11 @@ class Keeper:
             self._used += 1
         elif len(mine) + 2 <= self._most:
             slot = next(members for members in self._groups.values() if len(members) == self._most).pop()
+            self._most = max(map(len, self._groups.values()))
         else:
             return None
         mine.append(slot)
-        # Only a swap can lower the size of the largest class, and swaps are few.
-        self._most = max(map(len, self._groups.values()))
+        self._most = max(self._most, len(mine))
         return slot
 
     def hold(self, batch: Batch, position: int, tops: Sequence[TopLists], look: Look) -> None:

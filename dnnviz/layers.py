@@ -185,9 +185,7 @@ def _norm_step(value: Value, seen: Trace) -> Value | None:
     if not value.consumers:
         return None
     for call in seen.calls:
-        if not _is_norm(call.module):
-            continue
-        if value in call.inputs.values() and all(op.call.within(call) for op in value.consumers):
+        if value in call.inputs.values() and _is_norm(call.module) and all(op.call.within(call) for op in value.consumers):
             output = call.output
             if len(call.outputs) == 1 and output is not None and output is not value and len(output.shape) == len(value.shape):
                 return output

@@ -128,7 +128,7 @@ def main() -> None:
     if not arguments.quick:
         compare("dnnviz:resnet20", 32, 64, 4096)
         for name in ("densenet121", "mobilenet_v2", "efficientnet_b0", "googlenet", "convnext_tiny", "vit_b_16", "swin_t"):
-            compare(f"torchvision:{name}", 224, 16, 64)
+            compare(f"torchvision:{name}", 224, 16, 128)
 
 
 if __name__ == "__main__":
