@@ -333,6 +333,26 @@ def test_batches_and_single_inputs_agree():
         assert several.targets[277] == alone.targets[0] and len(several.notes) == 300
 
 
+def test_a_network_that_views_its_features_is_explained_as_well():
+    torch.manual_seed(0)
+
+    class Viewing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.head = nn.Conv2d(3, 5, 3), nn.Linear(5 * 36, 4)
+
+        def forward(self, x):
+            return self.head(self.conv(x).relu().view(len(x), -1))
+
+    model, inputs = Viewing(), torch.randn(40, 3, 8, 8)
+    reference = inputs.clone().requires_grad_()
+    gradient = torch.autograd.grad(model(reference)[:, 2].sum(), reference)[0]
+    close(attribute(model, inputs, "saliency", 2, absolute=False).values, gradient)
+    for method in METHODS:
+        found = attribute(model, inputs, method, 2, layer="conv", **FAST.get(method, {}))
+        assert found.heatmap.shape == (40, 8, 8) and np.isfinite(found.heatmap).all()
+
+
 def test_maps_that_show_nothing_say_so():
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 2))
     with torch.no_grad():
