@@ -117,7 +117,7 @@ class Source:
             reader = DataLoader(_Numbered(self.data), batch_size=None, num_workers=self.workers)
             for index, item, error in reader:
                 if error is not None:
-                    raise DNNVizError(f"{self.describe(int(index))} cannot be read: {error}. Remove or replace it.")
+                    raise DNNVizError(f"{self.describe(int(index))} cannot be read: {error}")
                 yield int(index), item
         else:
             for index in range(len(self.data)):
@@ -200,8 +200,10 @@ class _Numbered(torch.utils.data.Dataset):
     def __getitem__(self, index: int) -> tuple[int, Any, str | None]:
         try:
             return index, self.data[index], None
+        except DNNVizError as error:
+            return index, None, f"{error}"
         except Exception as error:  # as in Source._read
-            return index, None, first_line(error)
+            return index, None, f"{first_line(error)}. Remove or replace it."
 
 
 def sources(data: Any, batch_size: int, workers: int = 0) -> list[Source]:

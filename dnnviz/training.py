@@ -269,8 +269,7 @@ def _batches(loader: DataLoader) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     try:
         yield from loader
     except DNNVizError as error:
-        sentence = str(error).strip().splitlines()[-1].removeprefix("dnnviz.errors.DNNVizError: ").rstrip(".")
-        raise DNNVizError(f"{sentence}. Remove or replace it.") from None
+        raise DNNVizError(str(error).strip().splitlines()[-1].removeprefix("dnnviz.errors.DNNVizError: ")) from None
 
 
 def augment(images: torch.Tensor, plan: Plan, generator: torch.Generator) -> torch.Tensor:

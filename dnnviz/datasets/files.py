@@ -78,7 +78,7 @@ class _Reader:
                 return image
         except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             reason = "no format that Pillow knows" if isinstance(error, UnidentifiedImageError) else first_line(error)
-            raise DNNVizError(f"{path} is damaged or no image ({reason})") from None  # whoever reads says what to do
+            raise DNNVizError(f"{path} is damaged or no image ({reason}); remove or replace it.") from None
 
 
 def _image_files(paths: Sequence[Path], labels: Sequence[int], how: Preprocessing, root: Path) -> ImageSet:
