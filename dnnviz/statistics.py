@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from dnnviz.layers import Found
 from dnnviz.taps import units_first
 
+SEGMENT = 16  # tokens in a segment, whose maxima help to find the place of the largest
+
 
 class Reducer:
     """Receives the layer values of one batch and keeps their spatial mean and maximum: `mean` and `peak`, float32 [b, U].
@@ -58,7 +60,8 @@ class Reducer:
 def reduce(value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
     """Mean and maximum over the positions of a value [b, units, positions…], two tensors [b, units]; and the maximum of each line, or None.
 
-    The maxima of lines [b, units, H] come where they cost nothing, and make it cheap to find the place of a maximum later.
+    The maxima of lines [b, units, H] (of tokens: of segments) come where they cost nothing, and make it cheap to find the
+    place of a maximum later.
     """
     if value.dim() == 2:
         return value, value, None
@@ -69,6 +72,13 @@ def reduce(value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tenso
             return value.mean((2, 3)), F.max_pool2d(value, (height, width)).flatten(1), None
         lines = F.max_pool2d(value, (1, width))
         return value.mean((2, 3)), F.max_pool2d(lines, (height, 1)).flatten(1), lines.squeeze(3)
+    if value.dim() == 3 and value.stride(1) == 1 and value.shape[2] > 4 * SEGMENT:
+        tokens = value.movedim(1, 2)
+        whole = tokens.shape[1] // SEGMENT * SEGMENT
+        lines = tokens[:, :whole].unflatten(1, (-1, SEGMENT)).amax(2)
+        if whole < tokens.shape[1]:
+            lines = torch.cat([lines, tokens[:, whole:].amax(1, keepdim=True)], dim=1)
+        return tokens.mean(1), lines.amax(1), lines.movedim(2, 1)
     dims = tuple(range(2, value.dim()))
     return value.mean(dims), value.amax(dims), None
 
@@ -104,9 +114,15 @@ class TopLists:
         places = (self.places if everything else self.places[:, better]).gather(0, kept)
         positions[new] = inputs + position
         if lines is not None:
-            # A whole map of a channels_last value lies scattered over all of it; one line of it does not.
-            line = lines[inputs, better[columns]].argmax(1)
-            places[new] = line * value.shape[3] + value[inputs, better[columns], line].argmax(1)
+            # A whole map lies scattered over all of a value whose units come last in memory; one line of it does not.
+            units = better[columns]
+            line = lines[inputs, units].argmax(1)
+            if value.dim() == 4:
+                places[new] = line * value.shape[3] + value[inputs, units, line].argmax(1)
+            else:
+                segment = (line[:, None] * SEGMENT + torch.arange(SEGMENT, device=line.device)).clamp_(max=value.shape[2] - 1)
+                found = value[inputs[:, None], units[:, None], segment].argmax(1, keepdim=True)
+                places[new] = segment.gather(1, found).squeeze(1)
         elif value.dim() > 2:
             places[new] = value[inputs, better[columns]].flatten(1).argmax(1)
         if everything:

@@ -23,6 +23,7 @@ from dnnviz import store
 from dnnviz.errors import DNNVizError, RunError
 from dnnviz.models import build, import_torchvision
 from dnnviz.settings import ROOT
+from dnnviz.statistics import TopLists, reduce
 
 
 class Small(nn.Module):
@@ -704,6 +705,31 @@ def test_pytorch_transformer_layers(tmp_path: Path) -> None:
     assert kinds["encoder.layers.1.self_attn"] == ("attention", (9, 8)) and kinds["encoder.layers.0"] == ("block", (9, 8))
     assert kinds["encoder.layers.1.linear1"] == ("linear", (9, 16))
     assert (run.activations(0, "encoder.layers.0.linear1", "max") >= 0).all()  # after its ReLU
+
+
+@pytest.mark.parametrize("form", ["contiguous", "channels_last", "tokens"])
+@pytest.mark.parametrize("side", [3, 9, 11])
+def test_top_lists_in_every_layout(form: str, side: int) -> None:
+    """Lists of top inputs and places of maxima from batches, against sorting everything at once."""
+    generator = torch.Generator().manual_seed(side)
+    values = torch.randn(50, 7, side, side, generator=generator)
+    values[:, 6] = 0.0  # a dead unit: the first inputs, in order
+    tops = TopLists(7, 9, torch.device("cpu"))
+    for start in range(0, 50, 8):
+        batch = values[start : start + 8]
+        if form == "channels_last":
+            batch = batch.contiguous(memory_format=torch.channels_last)
+        elif form == "tokens":
+            batch = batch.flatten(2).movedim(1, 2).contiguous().movedim(2, 1)
+        mean, peak, lines = reduce(batch)
+        torch.testing.assert_close(mean, values[start : start + 8].mean((2, 3)))
+        assert torch.equal(peak, values[start : start + 8].amax((2, 3)))
+        tops.update(peak, batch, lines, start)
+    peaks = values.amax((2, 3))
+    order = peaks.sort(dim=0, descending=True, stable=True)[1][:9]
+    assert torch.equal(tops.positions, order) and torch.equal(tops.values, peaks.gather(0, order))
+    wanted = values.flatten(2).argmax(2).gather(0, order)
+    assert torch.equal(tops.places[:, :6], wanted[:, :6])
 
 
 def test_specs_for_network_and_data(tmp_path: Path) -> None:
