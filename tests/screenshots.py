@@ -21,7 +21,7 @@ VIEWS = {
     "layers": ("/?run=shapes&show=class:1&layer=features.conv3&unit=5", "light"),
     "architecture": ("/?run=shapes&view=graph&health=active", "light"),
     "evolution": ("/evolution?run=digits&epoch=3", "light"),
-    "compare": ("/compare?run=digits&show=class:3&run2=digits-tampered&show2=class:3", "light"),
+    "compare": ("/compare?run=digits&show=class:8&run2=digits-tampered&show2=class:8", "light"),
     "attribution": ("/attribution?run=shapes", "light"),
     "embedding": ("/embedding?run=digits&method=umap&layer=classifier.hidden", "light"),
     "dark": ("/?run=digits&show=class:3&layer=features.conv4&unit=0", "dark"),

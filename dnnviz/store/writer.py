@@ -169,7 +169,8 @@ class RunWriter:
             for name in sorted(arrays):
                 array = np.ascontiguousarray(arrays[name])
                 write_array(part / f"{name}.npy", array)
-                content.update(name.encode() + str((array.shape, array.dtype.str)).encode() + array.tobytes())
+                content.update(name.encode() + str((array.shape, array.dtype.str)).encode())
+                content.update(array)
             if save_weights is not None:
                 save_weights(part / "weights.pt")
             entry = {
