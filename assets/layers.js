@@ -28,7 +28,8 @@
     grid.notes = new Map(layers.map((l, i) => [l.name, describe(l, dead[i])]));
     const ranges = dv.ranges(values.data, layers, selection.scale, range && range.data);
     const folded = new Set((selection.fold || "").split(",").filter(Boolean));
-    const panel = { title: title(description, selection), values: values.data, levels: dv.levels(values.data, layers, ranges), map: "sequential" };
+    const nothing = values.data.length && values.data.every(Number.isNaN) ? ": this run holds no inputs of it" : "";
+    const panel = { title: title(description, selection) + nothing, values: values.data, levels: dv.levels(values.data, layers, ranges), map: "sequential" };
     grid.set({
       layers,
       kinds: new Set((selection.kinds || "").split(",")),

@@ -202,6 +202,23 @@ def test_sentence_says_what_the_distances_are(run, distances, expected):
     assert "".join(part if isinstance(part, str) else part.children for part in said) == expected
 
 
+def test_a_class_without_inputs_is_not_called_the_same(tmp_path):
+    run = write_run(tmp_path / "few", inputs=6, classes=8)
+    for name in ("class_mean", "class_std"):
+        for epoch in run.epochs:
+            file = run.path / "snapshots" / f"{epoch:06d}" / f"{name}.npy"
+            values = np.load(file)
+            values[:, 6:] = np.nan
+            np.save(file, values)
+    run = open_run(run.path)
+    first, second = Side(run, 5, "class:1"), Side(run, 5, "class:7")
+    found = comparison.compare(first, second)
+    said = card.sentence(first, second, found, list(found.shared.layers))
+    assert said == ["Nothing can be compared: B holds no input of “class 7”. Choose another class."]
+    assert Side(run, 5, "class:1", "test").empty_class == "class 1"  # the first half of the inputs is the train split
+    assert Side(run, 5, "class:1").empty_class is None
+
+
 def test_titles_name_only_what_tells_the_sides_apart(run, twin):
     assert comparison.titles(Side(run, 5, "class:1"), Side(run, 5, "class:2")) == ("class 1", "class 2")
     assert comparison.titles(Side(run, 0), Side(run, 5)) == ("epoch 0", "epoch 5")

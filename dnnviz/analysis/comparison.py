@@ -46,8 +46,18 @@ class Side:
         return self.id or self.run.name
 
     @property
+    def empty_class(self) -> str | None:
+        """Name of the class that is shown where the run (or the split) holds no input of it, otherwise None."""
+        kind, _, index = self.show.partition(":")
+        if kind != "class":
+            return None
+        counts = self.run.class_counts[:, int(index)]
+        count = counts.sum() if self.split is None else counts[self.run.splits.index(self.split)]
+        return self.run.classes[int(index)] if count == 0 else None
+
+    @property
     def values(self) -> np.ndarray:
-        """float32 [U]: mean activation of every unit."""
+        """float32 [U]: mean activation of every unit; NaN for a class without inputs."""
         kind, _, index = self.show.partition(":")
         if kind == "data":
             return self.run.data_mean(self.epoch, split=self.split)

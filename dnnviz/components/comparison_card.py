@@ -120,6 +120,9 @@ def ranking(found: Comparison, layers: list[Layer], count: int) -> list[tuple[La
 
 def sentence(first: Side, second: Side, found: Comparison, layers: list[Layer]) -> list[Any]:
     """What the distances of the layers say, in one sentence; a second one where units were paired by correlation."""
+    missing = [f"{letter} holds no input of “{side.empty_class}”" for letter, side in (("A", first), ("B", second)) if side.empty_class]
+    if missing:
+        return [f"Nothing can be compared: {' and '.join(missing)}. Choose another class."]
     index = {layer.name: i for i, layer in enumerate(found.shared.layers)}
     distances = np.array([found.distances[index[layer.name]] for layer in layers])
     if not np.isfinite(distances).any() or np.nanmax(distances) == 0:
