@@ -161,6 +161,7 @@ def test_a_projection_under_another_wsgi_server(tmp_path: Path, page: Page) -> N
                 assert time.monotonic() < end and process.poll() is None
                 time.sleep(0.1)
         page.goto(f"http://127.0.0.1:{port}/embedding?run=small&layer=fc&method=tsne")
+        wait_idle(page)  # before the first layout is there, looking into it raises
         page.wait_for_function("() => window.dash_component_api?.getLayout('job-result')?.props?.data?.ok === true")
         assert store_data(page, "job-result")["kind"] == "projection"
         wait_idle(page)
