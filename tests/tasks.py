@@ -72,6 +72,16 @@ def surroundings(settings: Settings, params: dict[str, Any], report: Report) -> 
     return [results.put(key("surroundings", params=params), {name: np.array(v) for name, v in found.items()})]
 
 
+def held_projection(settings: Settings, params: dict[str, Any], report: Report) -> list[str]:
+    """The projection job; all but PCA begin once there is a file `go` in the app's cache."""
+    from dnnviz.project import task
+
+    report(0, 0, "Held")
+    while params["method"] != "pca" and not (settings.cache / "go").exists():
+        time.sleep(0.02)
+    return task.run(settings, params, report)
+
+
 def _note(params: dict[str, Any], text: str) -> None:
     if "journal" in params:
         with open(Path(params["journal"]), "a", encoding="utf-8") as file:
