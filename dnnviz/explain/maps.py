@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from dnnviz.errors import DNNVizError
+from dnnviz.explain.network import first_tensor, scores, with_first
 from dnnviz.explain.question import Question
 
 _POOLING = (
@@ -31,12 +32,21 @@ class FeatureMaps:
 
 
 def feature_maps(question: Question) -> FeatureMaps:
-    """Activations of the question's layer and the gradient of the score with respect to them.
+    """Activations of the question's layer and the gradient of the score with respect to them, once for all methods that ask.
 
     The graph begins at the layer, so a late layer costs little more than a forward pass.
     Raises DNNVizError where the layer is unknown, has no map, or plays no part in the score.
     """
-    name, module, call = _locate(question)
+    return question.once("maps", lambda: _feature_maps(question))
+
+
+def _feature_maps(question: Question) -> FeatureMaps:
+    name, module, call = locate(question)
+    size = (question.inputs.shape[-2], question.inputs.shape[-1])
+    shared = question.output()
+    if shared is not None:
+        reshape = layout(name, module, shared[0], size)
+        return FeatureMaps(reshape(shared[0]), reshape(shared[1]), name)
     held: list[torch.Tensor] = []
     calls = 0
 
@@ -45,13 +55,11 @@ def feature_maps(question: Question) -> FeatureMaps:
         calls += 1
         if calls != call:
             return None
-        first = output if isinstance(output, torch.Tensor) else output[0]
-        leaf = first.detach().requires_grad_()
+        leaf = first_tensor(output).detach().requires_grad_()
         held.append(leaf)
         torch.set_grad_enabled(True)
         # What follows may write in place (an in-place ReLU): it gets a copy, the leaf keeps the layer's own output.
-        onward = leaf.clone()
-        return onward if isinstance(output, torch.Tensor) else type(output)((onward, *output[1:]))
+        return with_first(output, leaf.clone())
 
     with removed_after(module.register_forward_hook(cut)), torch.no_grad():
         score = question.score()
@@ -60,8 +68,7 @@ def feature_maps(question: Question) -> FeatureMaps:
     gradient = torch.autograd.grad(score.sum(), held[0], allow_unused=True)[0] if score.requires_grad else None
     if gradient is None:
         raise DNNVizError(f"The score does not depend on {name}; choose another layer.")
-    size = question.inputs.shape[-2:]
-    reshape = _layout(name, module, held[0], (size[0], size[1]))
+    reshape = layout(name, module, held[0], size)
     return FeatureMaps(reshape(held[0].detach()), reshape(gradient), name)
 
 
@@ -79,7 +86,7 @@ class removed_after:
             handle.remove()
 
 
-def _locate(question: Question) -> tuple[str, nn.Module, int]:
+def locate(question: Question) -> tuple[str, nn.Module, int]:
     """Name, module and number of the call of the question's layer."""
     modules = dict(question.model.named_modules())
     layer = question.layer
@@ -134,8 +141,6 @@ def last_feature_map(model: nn.Module, inputs: torch.Tensor) -> str:
     handles = [module.register_forward_hook(record) for module in names if names[module]]
     handles += [module.register_forward_pre_hook(attend) for module in names if isinstance(module, nn.MultiheadAttention)]
     with removed_after(*handles), torch.no_grad():
-        from dnnviz.explain.question import scores
-
         classes = scores(model, inputs).shape[1]
     maps = [(modules, shape) for modules, shape, feature in found if feature]
     maps = [entry for entry in maps if entry[1][1] != classes] or maps
@@ -148,7 +153,7 @@ def last_feature_map(model: nn.Module, inputs: torch.Tensor) -> str:
     return names[composite[0] if composite else modules[0]]
 
 
-def _layout(name: str, module: nn.Module, output: torch.Tensor, size: tuple[int, int]) -> Callable[[torch.Tensor], torch.Tensor]:
+def layout(name: str, module: nn.Module, output: torch.Tensor, size: tuple[int, int]) -> Callable[[torch.Tensor], torch.Tensor]:
     """How to read a layer's output as maps [n, C, h, w]."""
     if output.ndim == 4:
         # Swin and the inside of ConvNeXt keep channels last; the width of their normalisation tells them apart.

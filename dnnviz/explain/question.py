@@ -1,64 +1,155 @@
-"""What every method is given and gives back: a batch of inputs, their targets, and the network that scores them."""
+"""What every method is given and gives back: a batch of inputs, what is explained of them, and the network that scores them."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
-import numpy as np
 import torch
 
 from dnnviz.errors import DNNVizError
 from dnnviz.explain.attribution import Note
-from dnnviz.explain.registry import Method
+from dnnviz.explain.network import first_tensor, with_first
+from dnnviz.explain.objectives import ClassObjective, LayerObjective
+from dnnviz.explain.rectifiers import after_rectifiers
 
 # Pixels of one pass: 16 images of 224 × 224. More is no faster on a processor, and memory grows with it.
 _PIXELS_PER_PASS = 16 * 224 * 224
 _MOST_PER_PASS = 256
 
+T = TypeVar("T")
+Change = Callable[[torch.Tensor], torch.Tensor]
+
+
+class Watch(Protocol):
+    """Called while a method works: how much is done (`done` of `total`), and its maps [n, H, W] as far as they are known."""
+
+    def __call__(self, done: int, total: int, heatmap: torch.Tensor | None = None) -> object: ...
+
 
 @dataclass
 class Question:
-    """A batch of inputs and the class score asked about.
+    """A batch of inputs and the score asked about.
 
-    inputs: [n, C, H, W] on the network's device. targets: int64 [n]; None until `score()` finds the predicted classes.
-    layer: as the user gave it. logits: [n, K], known after `score()`.
+    inputs: [n, C, H, W] on the network's device. layer: as the user gave it.
+    logits: [n, K] and scores: [n], without gradients; known after the first score.
+    black, white: [C, 1, 1], what a black and a white pixel are to the network. watch: told of progress.
+    Methods that look at the same question share what is computed once: `gradient`, and whatever they keep by `once`.
     """
 
     model: torch.nn.Module
     inputs: torch.Tensor
-    targets: torch.Tensor | None
+    objective: ClassObjective | LayerObjective
     layer: str | torch.nn.Module | None
+    black: torch.Tensor
+    white: torch.Tensor
+    watch: Watch = lambda done, total, heatmap=None: None
+    shared: tuple[torch.nn.Module, int] | None = None  # a module and the number of its call whose output the common pass keeps
     logits: torch.Tensor | None = field(default=None, init=False)
+    scores: torch.Tensor | None = field(default=None, init=False)
+    _kept: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def per_pass(self) -> int:
         """Images that a pass should hold at once."""
-        height, width = self.inputs.shape[-2:]
-        return max(1, min(_MOST_PER_PASS, _PIXELS_PER_PASS // (height * width)))
+        return images_per_pass(self.inputs)
 
-    def score(self, inputs: torch.Tensor | None = None) -> torch.Tensor:
-        """[n]: logit of the target for each of the question's own inputs (or the same inputs with gradients to follow).
+    @property
+    def targets(self) -> torch.Tensor:
+        """int64 [n]: the class explained (-1 where it is no class); known after the first score."""
+        return self.objective.classes
 
-        The first call also fixes the targets, where the predicted class is asked about, and keeps the logits.
+    def read(self, inputs: torch.Tensor | None = None, rows: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """(values, weights) of one shape [m, …]: what the score is read from; score = Σ values · weights.
+
+        inputs: derived from the question's, inputs[j] from row rows[j]; or the question's own, with gradients to follow.
+        The first call must be about the question's own inputs: it fixes the targets and keeps the logits.
         """
-        logits = scores(self.model, self.inputs if inputs is None else inputs)
+        logits, values, weights = self.objective.read(self.model, self.inputs if inputs is None else inputs, rows)
         if self.logits is None:
             self.logits = logits.detach()
-            self.targets = _fit_targets(self.targets, self.logits)
-        return logits.gather(1, self.targets[:, None])[:, 0]
+        return values, weights
 
-    def score_of(self, inputs: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        """[m]: logit of the target for inputs derived from the question's: inputs[j] belongs to row rows[j]. Needs `score()` first."""
-        return scores(self.model, inputs).gather(1, self.targets[rows][:, None])[:, 0]
+    def score(self, inputs: torch.Tensor | None = None) -> torch.Tensor:
+        """[n]: what is explained (the logit of the target) of each of the question's own inputs; see `read`."""
+        return self.score_of(inputs, None)
 
-    def gradient(self) -> torch.Tensor:
-        """[n, C, H, W]: gradient of each input's score with respect to that input."""
-        inputs = self.inputs.detach().clone().requires_grad_()
+    def score_of(self, inputs: torch.Tensor | None, rows: torch.Tensor | None) -> torch.Tensor:
+        """[m]: what is explained, of inputs derived from the question's: inputs[j] belongs to row rows[j]. Needs `score()` first."""
+        values, weights = self.read(inputs, rows)
+        found = (values * weights).flatten(1).sum(dim=1)
+        if self.scores is None:
+            self.scores = found.detach()
+        return found
+
+    def once(self, key: object, compute: Callable[[], T]) -> T:
+        """The value kept under `key`, computed by the first method that wants it."""
+        if key not in self._kept:
+            self._kept[key] = compute()
+        return self._kept[key]
+
+    def gradient(self, change: Change | None = None) -> torch.Tensor:
+        """[n, C, H, W]: gradient of each input's score with respect to that input.
+
+        change: applied to the gradient that flows back into every rectifier. All gradients of a question share one forward pass.
+        """
+        leaf, score, watch, _ = self.once("pass", self._pass)
+        if change is None and "gradient" in self._kept:
+            return self._kept["gradient"]
+        watch.change = change
         # The network scores each input by itself (eval mode), so the gradient of the sum is the gradient of each.
-        return torch.autograd.grad(self.score(inputs).sum(), inputs)[0]
+        found = torch.autograd.grad(score.sum(), leaf, retain_graph=True, allow_unused=True)[0] if score.requires_grad else None
+        found = torch.zeros_like(leaf) if found is None else found
+        if change is None:
+            self._kept["gradient"] = found
+        return found
+
+    @property
+    def rectifiers(self) -> int:
+        """How many times a ReLU or ReLU6 is applied in a pass."""
+        return self.once("pass", self._pass)[2].count
+
+    def output(self) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """(output of the shared module, its gradient) from the pass that the gradients share; None where there is no such pass."""
+        if self.shared is None:
+            return None
+        _, score, watch, held = self.once("pass", self._pass)
+        watch.change = None
+        found = torch.autograd.grad(score.sum(), held[0], retain_graph=True, allow_unused=True)[0] if held and score.requires_grad else None
+        return None if found is None else (held[0].detach(), found)
+
+    def _pass(self) -> tuple[torch.Tensor, torch.Tensor, Any, list[torch.Tensor]]:
+        leaf = self.inputs.detach().clone().requires_grad_()
+        held: list[torch.Tensor] = []
+        calls = 0
+
+        def hold(_module: torch.nn.Module, _inputs: object, output: object) -> object:
+            nonlocal calls
+            calls += 1
+            if calls != self.shared[1]:
+                return None
+            held.append(first_tensor(output))
+            # What follows may write in place (an in-place ReLU): it gets a copy.
+            return with_first(output, held[0].clone())
+
+        handle = self.shared[0].register_forward_hook(hold) if self.shared else None
+        try:
+            with after_rectifiers() as watch:
+                score = self.score(leaf)
+        finally:
+            if handle is not None:
+                handle.remove()
+        return leaf, score, watch, held
+
+    def classes_only(self, title: str) -> torch.Tensor:
+        """[n, K]: weights of the classes in the score; raises DNNVizError where the score is not one of classes."""
+        if isinstance(self.objective, LayerObjective):
+            raise DNNVizError(f"{title} explains scores of classes; it is not defined for a unit or a direction of a layer.")
+        if self.objective.weights is None:
+            with torch.no_grad():
+                self.score()
+        return self.objective.weights
 
 
 @dataclass
@@ -71,78 +162,10 @@ class Answer:
     layer: str | None = None
 
 
-@dataclass
-class _Part:
-    values: np.ndarray
-    heatmap: np.ndarray
-    targets: np.ndarray
-    logits: np.ndarray
-    notes: list[Note]
-    layer: str | None
-
-
-def ask(
-    model: torch.nn.Module,
-    inputs: torch.Tensor | np.ndarray,
-    target: int | Sequence[int] | np.ndarray | torch.Tensor | None,
-    layer: str | torch.nn.Module | None,
-    method: Method,
-    parameters: dict[str, Any],
-) -> list[_Part]:
-    """Put the question to a method in batches; see `dnnviz.explain.attribute`."""
-    batch = _as_batch(inputs)
-    targets = _as_targets(target, len(batch))
-    first = next(iter(model.parameters()), None)
-    device = first.device if first is not None else batch.device
-    dtype = first.dtype if first is not None and first.is_floating_point() else torch.float32
-    parts = []
-    with undisturbed(model):
-        size = Question(model, batch, None, layer).per_pass
-        for start in range(0, len(batch), size):
-            rows = slice(start, start + size)
-            chosen = None if targets is None else targets[rows].to(device)
-            question = Question(model, batch[rows].to(device, dtype), chosen, layer)
-            answer: Answer = method.compute(question, **parameters)
-            parts.append(
-                _Part(
-                    _as_numpy(answer.values),
-                    _as_numpy(answer.heatmap),
-                    question.targets.cpu().numpy(),
-                    _as_numpy(question.logits),
-                    answer.notes,
-                    answer.layer,
-                )
-            )
-            layer = answer.layer or layer
-    return parts
-
-
-@contextlib.contextmanager
-def undisturbed(model: torch.nn.Module) -> Iterator[None]:
-    """Run a network in eval mode with gradients allowed, and give it back in the mode it was in, each module by itself."""
-    training = [module for module in model.modules() if module.training]
-    try:
-        for module in training:
-            module.training = False
-        # A caller may sit in inference_mode or no_grad; attributions need gradients all the same.
-        with torch.inference_mode(False), torch.enable_grad():
-            yield
-    finally:
-        for module in training:
-            module.training = True
-
-
-def scores(model: torch.nn.Module, inputs: torch.Tensor) -> torch.Tensor:
-    """[n, K]: the network's logits; raises DNNVizError where it does not give one row of scores an input."""
-    try:
-        output = model(inputs)
-    except (RuntimeError, ValueError) as error:
-        raise DNNVizError(f"The network cannot take inputs of shape {list(inputs.shape)}: {str(error).splitlines()[0]}") from error
-    if not isinstance(output, torch.Tensor):
-        output = getattr(output, "logits", None)
-    if output is None or output.ndim != 2 or len(output) != len(inputs):
-        raise DNNVizError("The network does not give one row of class scores for each input; attributions explain such scores.")
-    return output
+def images_per_pass(inputs: torch.Tensor) -> int:
+    """Images of this size [n, C, H, W] that a pass should hold at once."""
+    height, width = inputs.shape[-2:]
+    return max(1, min(_MOST_PER_PASS, _PIXELS_PER_PASS // (height * width)))
 
 
 def gradient_note(values: torch.Tensor, text: str, why: str = "") -> list[Note]:
@@ -157,37 +180,3 @@ def gradient_note(values: torch.Tensor, text: str, why: str = "") -> list[Note]:
         else Note("degenerate", "zero everywhere: the score does not depend on the input")
         for peak in peaks
     ]
-
-
-def _as_batch(inputs: torch.Tensor | np.ndarray) -> torch.Tensor:
-    batch = torch.as_tensor(inputs).detach()
-    if batch.ndim == 3:
-        batch = batch[None]
-    if batch.ndim != 4 or len(batch) == 0:
-        raise DNNVizError(f"The inputs have shape {list(batch.shape)}; attributions take images of shape [n, C, H, W] with n at least 1.")
-    # Tensors made in inference mode cannot take part in a gradient; a clone outside of it can.
-    return batch.clone() if batch.is_inference() else batch
-
-
-def _as_targets(target: int | Sequence[int] | np.ndarray | torch.Tensor | None, count: int) -> torch.Tensor | None:
-    if target is None:
-        return None
-    targets = torch.as_tensor(target).detach().cpu().reshape(-1)
-    if targets.is_floating_point() or targets.is_complex() or targets.dtype == torch.bool:
-        raise DNNVizError(f"The target is {target!r}; it must be the number of a class, one for each input, or None for the predicted class.")
-    if len(targets) not in (1, count):
-        raise DNNVizError(f"There are {len(targets)} targets for {count} inputs; give one class, or one for each input.")
-    return targets.long().expand(count).clone()
-
-
-def _fit_targets(targets: torch.Tensor | None, logits: torch.Tensor) -> torch.Tensor:
-    if targets is None:
-        return logits.argmax(dim=1)
-    wrong = targets[(targets < 0) | (targets >= logits.shape[1])]
-    if len(wrong):
-        raise DNNVizError(f"The target is class {int(wrong[0])}; this network has classes 0 to {logits.shape[1] - 1}.")
-    return targets
-
-
-def _as_numpy(tensor: torch.Tensor) -> np.ndarray:
-    return np.ascontiguousarray(tensor.detach().cpu().float().numpy())

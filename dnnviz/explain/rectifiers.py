@@ -15,9 +15,9 @@ _CLIPPED = {F.hardtanh, F.hardtanh_}
 
 
 class _Watch(TorchFunctionMode):
-    def __init__(self, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.change = change
+        self.change: Callable[[torch.Tensor], torch.Tensor] | None = None
         self.count = 0
 
     def __torch_function__(self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
@@ -27,15 +27,16 @@ class _Watch(TorchFunctionMode):
             self.count += 1
             if output.requires_grad:
                 # Registered after an in-place ReLU, so it sees the gradient of the ReLU's output, not of its input.
-                output.register_hook(self.change)
+                output.register_hook(lambda gradient: None if self.change is None else self.change(gradient))
         return output
 
 
 @contextmanager
-def after_rectifiers(change: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[_Watch]:
-    """Change the gradient that flows back into every rectifier (ReLU, ReLU6) called inside; `.count` says how many were.
+def after_rectifiers() -> Iterator[_Watch]:
+    """Watch the rectifiers (ReLU, ReLU6) called inside: `.count` says how many, `.change` is applied to the gradient that flows back into each.
 
-    A gradient computed from these calls passes through `change` and then through the rectifier's own derivative.
+    `.change` may be set between two backward passes over one graph; a gradient passes through it and then through the
+    rectifier's own derivative.
     """
-    with _Watch(change) as watch:
+    with _Watch() as watch:
         yield watch

@@ -30,11 +30,9 @@ def guided_backprop(question: Question) -> Answer:
     """
     from dnnviz.explain.attribution import Note
     from dnnviz.explain.question import Answer, gradient_note
-    from dnnviz.explain.rectifiers import after_rectifiers
 
-    with after_rectifiers(lambda gradient: gradient.clamp(min=0)) as seen:
-        gradient = question.gradient()
+    gradient = question.gradient(lambda gradient: gradient.clamp(min=0))
     notes = gradient_note(gradient, "differs from gradient", _WHY)
-    if not seen.count:
+    if not question.rectifiers:
         notes = [Note("degenerate", "equals the plain gradient: no ReLU found", why=_NONE)] * len(gradient)
     return Answer(gradient, gradient.sum(dim=1), notes)
