@@ -10,7 +10,7 @@ import numpy as np
 
 from dnnviz.errors import DNNVizError
 from dnnviz.explain.methods import load_all
-from dnnviz.explain.plan import TOP, about_tile, input_index, obstacle, plan
+from dnnviz.explain.plan import TOP, about_tile, class_name, input_index, is_missing, obstacle, pace, plan, resolve_target, target_class, target_name
 from dnnviz.explain.registry import METHODS
 from dnnviz.explain.uploads import is_upload
 from dnnviz.results import Results
@@ -27,7 +27,7 @@ class Wish:
     """What a person asked for.
 
     by: `class` (those of `show`, or one of each class), `wrong`, `unsure` or `chosen` (`sources`). count: rows, at most.
-    show: `data`, `class:3` or `input:17`. methods: name → parameters. target, layer: as in `plan`.
+    show: `data`, `class:3` or `input:17`. methods: name → parameters. targets, layer: as in `plan`.
     """
 
     run_id: str
@@ -37,7 +37,7 @@ class Wish:
     sources: tuple[str, ...]
     count: int
     methods: Mapping[str, Mapping[str, Any]]
-    target: str
+    targets: tuple[str, ...] = ("predicted",)
     layer: str | None = None
 
 
@@ -76,71 +76,82 @@ def choose_inputs(run: Run, epoch: int, by: str, show: str, sources: Sequence[st
 def gallery(run: Run, wish: Wish, results: Results, allow: Sequence[str]) -> dict[str, Any]:
     """Everything the browser draws a gallery from, as JSON.
 
-    rows, columns; tiles[row][column] = {key, about} with about None where the tile is not computed; request: what a job
-    must be asked for to compute the rest; missing, failed: their numbers; work: evaluations still to do, and pixels in them;
-    problem: why there is nothing to compute, as a sentence.
+    rows (every input for every target), columns; tiles[row][column] = {key, about} with about None where the tile is not
+    computed, {"partial": share} where it is growing; request: what a job must be asked for to compute the rest; missing,
+    failed: their numbers; work: evaluations still to do, pixels in them, and the seconds that they will take where that is
+    known; problem: why there is nothing to compute, as a sentence.
     """
     sources = choose_inputs(run, wish.epoch, wish.by, wish.show, wish.sources, wish.count)
     shape = tuple(run.manifest["preprocessing"]["size"])
     empty = {"run": wish.run_id, "epoch": wish.epoch, "size": shape[1:], "rows": [], "columns": [], "tiles": [], "missing": 0, "failed": 0}
     try:
-        tiles = plan(run, wish.epoch, sources, wish.methods, wish.target, wish.layer)
+        tiles = plan(run, wish.epoch, sources, wish.methods, wish.targets, wish.layer)
     except DNNVizError as error:
         return {**empty, "problem": str(error)}
     names = list(wish.methods)
-    table = [tiles[i : i + len(names)] for i in range(0, len(tiles), len(names))] if names else [[] for _ in sources]
+    asked = [(source, target) for source in sources for target in wish.targets]
+    table = [tiles[i : i + len(names)] for i in range(0, len(tiles), len(names))] if names else [[] for _ in asked]
     known = [[about_tile(results, tile.key) for tile in row] for row in table]
-    missing = [tile for row, about in zip(table, known, strict=True) for tile, found in zip(row, about, strict=True) if found is None]
+    missing = [tile for row, about in zip(table, known, strict=True) for tile, found in zip(row, about, strict=True) if is_missing(found)]
+    seconds = pace(results, run, wish.epoch)
+    forwards = sum(METHODS[tile.method].work(tile.parameters, shape) for tile in missing)
     evaluations = sum(METHODS[tile.method].passes(tile.parameters, shape) for tile in missing)
     return {
         **empty,
-        "rows": [_row(run, wish, source, next((a for a in about if a and "top" in a), None)) for source, about in zip(sources, known, strict=True)],
-        "columns": [_column(name, wish.methods[name], shape) for name in names],
+        "rows": [_row(run, wish, *row, next((a for a in about if a and "top" in a), None)) for row, about in zip(asked, known, strict=True)],
+        "columns": [_column(name, wish.methods[name], shape, seconds) for name in names],
         "tiles": [
             [{"key": tile.key, "about": _named(run, found)} for tile, found in zip(row, about, strict=True)]
             for row, about in zip(table, known, strict=True)
         ],
         "missing": len(missing),
         "failed": sum(1 for about in known for found in about if found and "error" in found),
-        "work": {"evaluations": evaluations, "pixels": evaluations * shape[1] * shape[2]},
+        "work": {
+            "evaluations": evaluations,
+            "pixels": evaluations * shape[1] * shape[2],
+            "seconds": None if seconds is None else seconds * forwards,
+        },
         "problem": obstacle(run, wish.epoch, allow),
         "request": {
             "run": wish.run_id,
             "epoch": wish.epoch,
             "inputs": sources,
             "methods": {name: dict(given) for name, given in wish.methods.items()},
-            "target": wish.target,
+            "targets": list(wish.targets),
             "layer": wish.layer,
         },
     }
 
 
-def _row(run: Run, wish: Wish, source: str, about: Mapping[str, Any] | None) -> dict[str, Any]:
-    """An input: its picture, its true class, what the network says, and the class explained."""
+def _row(run: Run, wish: Wish, source: str, target: str, about: Mapping[str, Any] | None) -> dict[str, Any]:
+    """An input and what is explained of it: its picture, its true class, what the network says; explained: (name, probability or None)."""
     if is_upload(source):
         top = about["top"] if about else []
-        truth, name, target, picture = None, "Uploaded image", about["target"] if about else None, f"result/{source}/image.png"
+        truth, name, picture = None, "Uploaded image", f"result/{source}/image.png"
+        explained = about["target"] if about else target
         share = about["probability"] if about else None
     else:
         index = input_index(run, source)
         probabilities = _probabilities(run.logits(wish.epoch)[index][None])[0]
         top = [[int(i), float(probabilities[i])] for i in np.argsort(-probabilities, kind="stable")[:TOP]]
         truth, name, picture = int(run.labels[index]), f"Input {index}", f"{wish.run_id}/image/{index}.png"
-        kind, _, text = wish.target.partition(":")
-        target = int(text) if kind == "class" else truth if kind == "true" else top[0][0]
-        share = float(probabilities[target]) if target < len(probabilities) else None
+        explained = resolve_target(run, wish.epoch, source, target)
+        chosen = target_class(explained)
+        share = float(probabilities[chosen]) if chosen is not None and chosen < len(probabilities) else None
+    chosen = target_class(explained)
     return {
         "source": source,
+        "target": target,
         "name": name,
         "picture": picture,
-        "truth": None if truth is None else _class(run, truth),
+        "truth": None if truth is None else class_name(run, truth),
         "right": None if truth is None or not top else top[0][0] == truth,
-        "top": [[_class(run, i), p, i == target] for i, p in top],
-        "target": None if target is None else [_class(run, target), share],
+        "top": [[class_name(run, i), p, i == chosen] for i, p in top],
+        "explained": [target_name(run, explained), share, chosen is not None and "-" not in explained],
     }
 
 
-def _column(name: str, given: Mapping[str, Any], shape: tuple[int, ...]) -> dict[str, Any]:
+def _column(name: str, given: Mapping[str, Any], shape: tuple[int, ...], pace: float | None) -> dict[str, Any]:
     method = METHODS[name]
     parameters = method.resolve(given)
     return {
@@ -149,20 +160,18 @@ def _column(name: str, given: Mapping[str, Any], shape: tuple[int, ...]) -> dict
         "signed": method.signed or parameters.get("absolute") is False,
         "summary": method.summary,
         "citation": method.citation,
+        "family": method.family,
         "passes": method.passes(parameters, shape),
+        "seconds": None if pace is None else pace * method.work(parameters, shape),
         "settings": ", ".join(f"{p.title.lower()} {parameters[p.name]}" for p in method.parameters if parameters[p.name] != p.default),
     }
 
 
 def _named(run: Run, about: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """What is known of a tile, as the browser shows it: classes by name."""
-    if about is None or "error" in about:
+    if about is None or "method" not in about:
         return None if about is None else dict(about)
-    return {**{k: about[k] for k in ("note", "layer", "seconds", "score", "probability")}, "target": _class(run, about["target"])}
-
-
-def _class(run: Run, index: int) -> str:
-    return run.classes[index] if index < len(run.classes) else f"class {index}"
+    return {**{k: about[k] for k in ("note", "layer", "seconds", "score", "probability")}, "target": target_name(run, about["target"])}
 
 
 def _probabilities(logits: np.ndarray) -> np.ndarray:

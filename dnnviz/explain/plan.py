@@ -11,12 +11,13 @@ import numpy as np
 
 from dnnviz.errors import DNNVizError, RunError
 from dnnviz.explain.registry import find
+from dnnviz.explain.targets import NONE, PREDICTED, SECOND, ClassTarget, LayerTarget, Target, parse
 from dnnviz.explain.uploads import is_upload
 from dnnviz.results import Results, key
 from dnnviz.specs import check_allowed
 from dnnviz.store import Run
 
-FORMAT = 1  # part of every key: raise it when a method's map or what a tile holds changes
+FORMAT = 2  # part of every key: raise it when a method's map or what a tile holds changes
 MOST_INPUTS = 24
 TOP = 5
 
@@ -25,14 +26,15 @@ TOP = 5
 class Tile:
     """One map of a gallery.
 
-    source: number of an input kept, as text, or the key of an uploaded image. target: class explained; None for the class
-    that the network will predict for an uploaded image. layer: None for the last feature map, or where the method uses none.
+    source: number of an input kept, as text, or the key of an uploaded image. target: what is explained, as in
+    `dnnviz.explain.targets`, with classes by number as far as they are known (only the network can tell the class it
+    predicts for an uploaded image). layer: None for the last feature map, or where the method uses none.
     """
 
     source: str
     method: str
     parameters: Mapping[str, Any]
-    target: int | None
+    target: str
     layer: str | None
     key: str
 
@@ -42,13 +44,13 @@ def plan(
     epoch: int,
     sources: Sequence[str],
     methods: Mapping[str, Mapping[str, Any]],
-    target: str = "predicted",
+    targets: Sequence[str] = ("predicted",),
     layer: str | None = None,
 ) -> list[Tile]:
-    """The tiles of a gallery, row by row; raises DNNVizError with a sentence where something asked for does not exist.
+    """The tiles of a gallery, row by row: every input for every target; raises DNNVizError with a sentence where something does not exist.
 
-    methods: name → parameters that differ from the defaults. target: `predicted`, `true` or `class:3`; an uploaded image
-    has no true class, its predicted class is explained instead.
+    methods: name → parameters that differ from the defaults. targets: texts as in `dnnviz.explain.targets`; an uploaded
+    image has no true class, its predicted class is explained instead.
     """
     if len(sources) > MOST_INPUTS:
         raise DNNVizError(f"A gallery holds up to {MOST_INPUTS} inputs; {len(sources)} were asked for.")
@@ -58,25 +60,78 @@ def plan(
     digest = run.digest(epoch)
     tiles = []
     for source in sources:
-        explained = target_of(run, epoch, source, target)
-        for name, parameters in resolved.items():
-            used = layer if find(name).needs_layer else None
-            found = key("attribution", tile=FORMAT, run=digest, source=source, method=name, parameters=parameters, layer=used, target=explained)
-            tiles.append(Tile(source, name, parameters, explained, used, found))
+        for target in targets:
+            explained = resolve_target(run, epoch, source, target)
+            for name, parameters in resolved.items():
+                used = layer if find(name).uses_layer(parameters) else None
+                found = key("attribution", tile=FORMAT, run=digest, source=source, method=name, parameters=parameters, layer=used, target=explained)
+                tiles.append(Tile(source, name, parameters, explained, used, found))
     return tiles
 
 
-def target_of(run: Run, epoch: int, source: str, target: str) -> int | None:
-    """The class explained for a source; None where only the network can tell (the predicted class of an uploaded image)."""
-    kind, _, number = target.partition(":")
-    if kind == "class" and number.isdigit() and int(number) < len(run.classes):
-        return int(number)
-    if target not in ("predicted", "true"):
-        raise DNNVizError(f"The target is {target!r}; it must be predicted, true, or class:0 to class:{len(run.classes) - 1}.")
+def resolve_target(run: Run, epoch: int, source: str, target: str) -> str:
+    """The target with the classes of this input by number: `predicted` becomes `class:3`, `true-second` `class:1-class:3`.
+
+    Raises DNNVizError or RunError where class, layer or unit do not exist.
+    """
+    kind, _, rest = target.partition(":")
+    if kind in ("unit", "direction"):
+        name, _, number = rest.rpartition(":")
+        layer = run.layer(name)
+        size = layer.units if kind == "unit" else len(run.classes)
+        if not number.isdecimal() or int(number) >= size:
+            what = f"{layer.name} has units" if kind == "unit" else "this run has classes"
+            raise DNNVizError(f"The target is {target[:80]!r}; {what} 0 to {size - 1}.")
+        return f"{kind}:{layer.name}:{int(number)}"
+    if kind == "layer":
+        return f"layer:{run.layer(rest).name}"
+    found = parse(f"predicted{target.removeprefix('true')}" if target.startswith("true") else target)
+    assert isinstance(found, ClassTarget)
+    for index in (found.index, found.against):
+        if index >= len(run.classes):
+            raise DNNVizError(f"The target is {target!r}; this run has classes 0 to {len(run.classes) - 1}.")
     if is_upload(source):
-        return None
+        return target.replace("true", "predicted")
     index = input_index(run, source)
-    return int(run.labels[index]) if target == "true" else int(run.logits(epoch)[index].argmax())
+    logits = run.logits(epoch)[index]
+    first = int(run.labels[index]) if target.startswith("true") else int(logits.argmax()) if found.index == PREDICTED else found.index
+    if found.against == NONE:
+        return f"class:{first}"
+    rival = next((int(i) for i in np.argsort(-logits, kind="stable") if i != first), first) if found.against == SECOND else found.against
+    return f"class:{first}-class:{rival}"
+
+
+def target_object(run: Run, epoch: int, target: str) -> Target:
+    """What `attribute` takes for the target of a tile."""
+    kind, _, rest = target.partition(":")
+    if kind != "direction":
+        return parse(target)
+    layer, _, number = rest.rpartition(":")
+    return LayerTarget(layer, vector=run.class_mean(epoch, layer)[int(number)] - run.data_mean(epoch, layer))
+
+
+def target_name(run: Run, target: str) -> str:
+    """A target as a person reads it."""
+    kind, _, rest = target.partition(":")
+    if kind == "layer":
+        return f"{rest} as a whole"
+    if kind in ("unit", "direction"):
+        layer, _, number = rest.rpartition(":")
+        return f"{layer}, unit {number}" if kind == "unit" else f"{layer} towards {class_name(run, int(number))}"
+    words = {"predicted": "predicted class", "true": "true class", "second": "runner-up"}
+    parts = [words.get(part) or class_name(run, int(part.partition(":")[2])) for part in target.split("-")]
+    return " − ".join(parts)
+
+
+def class_name(run: Run, index: int) -> str:
+    """Name of a class; its number where the network has more outputs than the run names."""
+    return run.classes[index] if index < len(run.classes) else f"class {index}"
+
+
+def target_class(target: str) -> int | None:
+    """Number of the class explained; None where it is no class, or not known before the network has spoken."""
+    kind, _, number = target.partition("-")[0].partition(":")
+    return int(number) if kind == "class" else None
 
 
 def input_index(run: Run, source: str) -> int:
@@ -112,13 +167,23 @@ def store_tile(results: Results, tile: Tile, heatmap: np.ndarray, about: Mapping
     results.put(tile.key, {"heatmap": np.asarray(heatmap, dtype=np.float32), "about": _packed(about)})
 
 
+def store_partial(results: Results, tile: Tile, heatmap: np.ndarray, share: float) -> None:
+    """Store a map (float32 [H, W]) that is still growing; share: how much of the work is done, 0 to 1."""
+    results.put(tile.key, {"heatmap": np.asarray(heatmap, dtype=np.float32), "about": _packed({"partial": round(share, 4)})})
+
+
+def is_missing(about: Mapping[str, Any] | None) -> bool:
+    """Whether a tile of which this is known is not computed, or not to its end."""
+    return about is None or "partial" in about
+
+
 def store_failure(results: Results, tile: Tile, sentence: str) -> None:
     """Store why a map could not be made."""
     results.put(tile.key, {"about": _packed({"error": sentence})})
 
 
 def about_tile(results: Results, found: str) -> dict[str, Any] | None:
-    """What is known about the tile under a key ({"error": sentence} where it failed); None where there is none."""
+    """What is known about the tile under a key ({"error": sentence} where it failed, {"partial": share} while it grows); None where there is none."""
     arrays = results.get(found)
     try:
         return None if arrays is None else json.loads(arrays["about"].tobytes())
@@ -128,3 +193,18 @@ def about_tile(results: Results, found: str) -> dict[str, Any] | None:
 
 def _packed(content: Mapping[str, Any]) -> np.ndarray:
     return np.frombuffer(json.dumps(content).encode(), dtype=np.uint8)
+
+
+def pace(results: Results, run: Run, epoch: int) -> float | None:
+    """Seconds that one forward pass of one input takes here, as measured by an earlier job; None before the first."""
+    arrays = results.get(_pace_key(run, epoch))
+    return None if arrays is None else float(arrays["seconds"])
+
+
+def store_pace(results: Results, run: Run, epoch: int, seconds: float) -> None:
+    """Remember the time of a forward pass for `pace`."""
+    results.put(_pace_key(run, epoch), {"seconds": np.array(seconds)})
+
+
+def _pace_key(run: Run, epoch: int) -> str:
+    return key("pace", run=run.digest(epoch))

@@ -19,7 +19,8 @@ class Method:
 
     summary: one line in the user's terms. citation: the paper it comes from, year: when it appeared.
     passes: (parameters, input shape (C, H, W)) → how many times the network is evaluated per input.
-    needs_layer: it explains by the feature maps of one layer. signed: its map has positive and negative evidence.
+    needs_layer: it explains by the feature maps of one layer. layer_if: (parameters) → whether it looks at that layer all the same.
+    signed: its map has positive and negative evidence.
     compute: (question, **parameters) → answer (see dnnviz.explain.question); it runs on a batch.
     """
 
@@ -32,8 +33,17 @@ class Method:
     parameters: tuple[Parameter, ...]
     passes: Callable[[Mapping[str, Any], Shape], int]
     needs_layer: bool
+    layer_if: Callable[[Mapping[str, Any]], bool]
     signed: bool
     compute: Callable[..., Any]
+
+    def uses_layer(self, parameters: Mapping[str, Any]) -> bool:
+        """Whether its map depends on the layer chosen."""
+        return self.needs_layer or self.layer_if(parameters)
+
+    def work(self, parameters: Mapping[str, Any], shape: Shape) -> float:
+        """What one map costs, in forward passes; a pass back costs about two."""
+        return self.passes(parameters, shape) * (3 if self.family in ("gradient", "relevance") else 1)
 
     def resolve(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """All parameters, checked, defaults filled in; raises DNNVizError naming a parameter that is unknown or out of range."""
@@ -54,12 +64,13 @@ def register(
     parameters: tuple[Parameter, ...] = (),
     passes: Callable[[Mapping[str, Any], Shape], int] = lambda parameters, shape: 1,
     needs_layer: bool = False,
+    layer_if: Callable[[Mapping[str, Any]], bool] = lambda parameters: False,
     signed: bool = True,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Enter the decorated function into METHODS under `name`."""
 
     def enter(compute: Callable[..., Any]) -> Callable[..., Any]:
-        METHODS[name] = Method(name, title, family, summary, f"{citation}, {year}", year, parameters, passes, needs_layer, signed, compute)
+        METHODS[name] = Method(name, title, family, summary, f"{citation}, {year}", year, parameters, passes, needs_layer, layer_if, signed, compute)
         return compute
 
     return enter

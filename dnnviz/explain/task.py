@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import time
 from collections.abc import Callable, Mapping
 from itertools import groupby
 from typing import Any
@@ -11,10 +13,9 @@ import numpy as np
 
 from dnnviz.catalogue import Catalogue
 from dnnviz.errors import DNNVizError
-from dnnviz.explain import METHODS, Attribution, attribute
-from dnnviz.explain.plan import TOP, Tile, about_tile, input_index, plan, store_failure, store_tile
-from dnnviz.explain.uploads import is_upload, load_upload
-from dnnviz.models import load_snapshot
+from dnnviz.explain import METHODS, Attribution
+from dnnviz.explain.explainer import Explainer
+from dnnviz.explain.plan import TOP, Tile, about_tile, is_missing, plan, store_failure, store_partial, store_tile
 from dnnviz.results import Results
 from dnnviz.settings import Settings
 from dnnviz.store import Run
@@ -23,6 +24,8 @@ Report = Callable[[float, float, str], object]
 
 # Evaluations of the network that one call may take before its tiles are shown; then it is split input by input.
 _PASSES_AT_ONCE = 64
+_CHEAP = 2  # evaluations an input up to which methods are asked together, so that they share their forward pass
+_SHOW_EVERY = 0.5  # seconds between two states of a map that grows
 
 log = logging.getLogger("dnnviz")
 
@@ -30,90 +33,135 @@ log = logging.getLogger("dnnviz")
 def run(settings: Settings, params: Mapping[str, Any], report: Report) -> list[str]:
     """Compute the tiles that are missing, cheap methods first; returns the keys of all tiles.
 
-    params: run (id), epoch, inputs (sources of `Tile`), methods (name → parameters), target, layer. A method that fails
-    leaves its sentence in its tiles and the others go on. Raises DNNVizError where the network cannot be built again.
+    params: run (id), epoch, inputs (sources of `Tile`), methods (name → parameters), targets (texts), layer. A method that
+    fails leaves its sentence in its tiles and the others go on. Raises DNNVizError where the network cannot be built again.
     """
     opened = Catalogue(settings.runs).open(str(params.get("run")))
     results = Results(settings.private_cache() / "results")
     tiles = _planned(opened, params)
-    missing = [tile for tile in tiles if (about_tile(results, tile.key) or {"error": ""}).get("error") is not None]
+    known = [about_tile(results, tile.key) for tile in tiles]
+    missing = [tile for tile, about in zip(tiles, known, strict=True) if is_missing(about) or "error" in about]
     if not missing:
         return [tile.key for tile in tiles]
-    done = len(tiles) - len(missing)
-    report(done, len(tiles), "Building the network")
-    model = load_snapshot(opened, int(params["epoch"]), allow=settings.allow)
-    shape = tuple(opened.manifest["preprocessing"]["size"])
-    for part in _parts(missing, shape):
-        title = METHODS[part[0].method].title
-        report(done, len(tiles), title)
-        try:
-            inputs = np.concatenate([_network_input(results, opened, tile.source) for tile in part])
-            found = attribute(
-                model, inputs, part[0].method, None if part[0].target is None else [t.target for t in part], part[0].layer, **part[0].parameters
-            )
-        except DNNVizError as error:
-            failure = str(error)
-        except Exception as error:
-            # One method that breaks on somebody's network must not take the others with it.
-            log.exception("attribution %s of %s failed", part[0].method, opened.name)
-            failure = f"{title} failed on this network ({type(error).__name__}: {(str(error).splitlines() or [''])[0][:160]})."
-        else:
-            failure = ""
-        for row, tile in enumerate(part):
-            if failure:
-                store_failure(results, tile, failure)
-            else:
-                store_tile(results, tile, found.heatmap[row], _about(found, row, opened))
-            done += 1
-            report(done, len(tiles), title)
+    _Work(Explainer(opened, int(params["epoch"]), results, settings.allow), len(tiles), len(tiles) - len(missing), report).do(missing)
     return [tile.key for tile in tiles]
+
+
+class _Work:
+    """Computes tiles part by part, stores them as they come and tells how far it is."""
+
+    def __init__(self, explainer: Explainer, total: int, done: int, report: Report) -> None:
+        self.explainer = explainer
+        self.total = total
+        self.done = done
+        self.report = report
+        report(done, total, "Building the network")
+
+    def do(self, tiles: list[Tile]) -> None:
+        for part in _parts(tiles, self.explainer.shape):
+            self._compute(part)
+
+    def _compute(self, part: list[Tile]) -> None:
+        methods = {tile.method: tile.parameters for tile in part}
+        # Rows in order; a part holds every one of its methods for every one of its rows.
+        rows = list(dict.fromkeys((tile.source, tile.target) for tile in part))
+        layers = {tile.layer for tile in part if METHODS[tile.method].uses_layer(tile.parameters)}
+        title = METHODS[part[0].method].title
+        self.report(self.done, self.total, title)
+        shown = time.monotonic()
+
+        def watch(method: str, done: int, total: int, heatmap: np.ndarray | None) -> None:
+            nonlocal shown
+            self.report(self.done + len(part) * done / max(total, 1), self.total, title)
+            if heatmap is not None and time.monotonic() - shown > _SHOW_EVERY and len(heatmap) == len(rows):
+                shown = time.monotonic()
+                for tile in part:
+                    store_partial(self.explainer.results, tile, heatmap[rows.index((tile.source, tile.target))], done / max(total, 1))
+
+        try:
+            found = self.explainer.attribute([s for s, _ in rows], methods, [t for _, t in rows], next(iter(layers), None), watch)
+        except Exception as error:
+            if len(methods) > 1:
+                # One method that is not defined here, or breaks on somebody's network, must not take the others with it.
+                for name in methods:
+                    self._compute([tile for tile in part if tile.method == name])
+                return
+            if not isinstance(error, DNNVizError):
+                log.exception("attribution %s of %s failed", part[0].method, self.explainer.run.name)
+            sentence = f"{title} failed on this network ({type(error).__name__}: {(str(error).splitlines() or [''])[0][:160]})."
+            for tile in part:
+                store_failure(self.explainer.results, tile, str(error) if isinstance(error, DNNVizError) else sentence)
+        else:
+            for tile in part:
+                row = rows.index((tile.source, tile.target))
+                answer = found[tile.method]
+                store_tile(self.explainer.results, tile, answer.heatmap[row], _about(answer, row, tile.target))
+        self.done += len(part)
+        self.report(self.done, self.total, title)
 
 
 def _planned(opened: Run, params: Mapping[str, Any]) -> list[Tile]:
     """The tiles asked for; what comes from the browser is checked here."""
-    inputs, methods, epoch = params.get("inputs"), params.get("methods"), params.get("epoch")
-    if not isinstance(inputs, list) or not isinstance(methods, dict) or not isinstance(epoch, int):
+    inputs, methods, epoch, targets = (params.get(name) for name in ("inputs", "methods", "epoch", "targets"))
+    if not isinstance(inputs, list) or not isinstance(methods, dict) or not isinstance(epoch, int) or not isinstance(targets, list):
         raise DNNVizError("The request for attributions is incomplete; reload the page.")
     given = {str(name): values if isinstance(values, dict) else {} for name, values in methods.items()}
-    return plan(opened, epoch, [str(source) for source in inputs], given, str(params.get("target") or "predicted"), params.get("layer") or None)
+    return plan(opened, epoch, [str(source) for source in inputs], given, [str(target) for target in targets], params.get("layer") or None)
 
 
-def _parts(tiles: list[Tile], shape: tuple[int, ...]) -> list[list[Tile]]:
-    """Tiles that one call computes: those of one method, cheap methods first, few enough that tiles appear steadily."""
+def _parts(tiles: list[Tile], shape: tuple[int, int, int]) -> list[list[Tile]]:
+    """Tiles that one call computes, cheap methods first, few enough that tiles appear steadily.
+
+    The cheap methods of a row go together and share its forward pass; a costly method goes by itself, over several rows.
+    """
 
     def passes(tile: Tile) -> int:
         return METHODS[tile.method].passes(tile.parameters, shape)
 
-    def together(tile: Tile) -> tuple[Any, ...]:
-        return passes(tile), tile.method, tile.target is None
+    def kind(tile: Tile) -> str:
+        """Targets that may stand in one batch: all those of classes, or one of a layer."""
+        return "" if tile.target.partition(":")[0] in ("class", "predicted", "true") or "predicted" in tile.target else tile.target
 
+    def rows_at_once(cost: int) -> int:
+        return max(1, _PASSES_AT_ONCE * 32 * 32 // (cost * shape[1] * shape[2]))
+
+    rows: dict[tuple[str, str], list[Tile]] = {}
+    for tile in tiles:
+        if passes(tile) <= _CHEAP:
+            rows.setdefault((tile.source, tile.target), []).append(tile)
+    alike: dict[str, list[list[Tile]]] = {}
+    for row in rows.values():
+        same = json.dumps([kind(row[0]), [(t.method, t.parameters, t.layer) for t in row]], sort_keys=True)
+        alike.setdefault(same, []).append(row)
     parts = []
-    for _, group in groupby(sorted(tiles, key=together), key=together):
-        same = list(group)
-        size = max(1, _PASSES_AT_ONCE * 32 * 32 // (passes(same[0]) * shape[1] * shape[2]))
-        parts += [same[i : i + size] for i in range(0, len(same), size)]
+    for group in alike.values():
+        size = rows_at_once(sum(passes(tile) for tile in group[0]))
+        parts += [[tile for row in group[i : i + size] for tile in row] for i in range(0, len(group), size)]
+
+    def together(tile: Tile) -> tuple[Any, ...]:
+        return METHODS[tile.method].work(tile.parameters, shape), tile.method, kind(tile)
+
+    for _, costly in groupby(sorted((tile for tile in tiles if passes(tile) > _CHEAP), key=together), key=together):
+        same_method = list(costly)
+        size = rows_at_once(passes(same_method[0]))
+        parts += [same_method[i : i + size] for i in range(0, len(same_method), size)]
     return parts
 
 
-def _network_input(results: Results, opened: Run, source: str) -> np.ndarray:
-    if is_upload(source):
-        return opened.normalise(load_upload(results, source)[None])
-    return opened.network_inputs(input_index(opened, source))
-
-
-def _about(found: Attribution, row: int, opened: Run) -> dict[str, Any]:
+def _about(found: Attribution, row: int, target: str) -> dict[str, Any]:
     """What the page shows of a tile besides its map."""
     probabilities = found.probabilities[row]
     best = np.argsort(-probabilities, kind="stable")[:TOP]
     note = found.notes[row]
-    target = int(found.targets[row])
+    index, against = int(found.targets[row]), int(found.against[row])
+    explained = target if index < 0 else f"class:{index}" if against < 0 else f"class:{index}-class:{against}"
     return {
         "method": found.method,
-        "target": target,
-        "score": float(found.logits[row, target]),
-        "probability": float(probabilities[target]),
-        "top": [[int(index), float(probabilities[index])] for index in best],
+        "target": explained,
+        "score": float(found.scores[row]),
+        "probability": float(probabilities[index]) if index >= 0 else None,
+        "top": [[int(i), float(probabilities[i])] for i in best],
         "layer": found.layer,
-        "note": {"state": note.state, "text": note.text, "why": note.why},
+        "note": {"state": note.state, "text": note.text, "why": note.why, "value": note.value},
         "seconds": found.seconds / len(found.targets),
     }
