@@ -63,7 +63,7 @@ def plan(
         for target in targets:
             explained = resolve_target(run, epoch, source, target)
             for name, parameters in resolved.items():
-                used = layer if find(name).uses_layer(parameters) else None
+                used = (layer or _own_layer(run, explained)) if find(name).uses_layer(parameters) else None
                 found = key("attribution", tile=FORMAT, run=digest, source=source, method=name, parameters=parameters, layer=used, target=explained)
                 tiles.append(Tile(source, name, parameters, explained, used, found))
     return tiles
@@ -101,23 +101,35 @@ def resolve_target(run: Run, epoch: int, source: str, target: str) -> str:
     return f"class:{first}-class:{rival}"
 
 
+def _own_layer(run: Run, target: str) -> str | None:
+    """Layer by whose feature maps a unit or direction is explained unless another is chosen: its own, where that has maps."""
+    explained = target_layer(target)
+    if explained is None:
+        return None
+    shape = run.layer(explained).place_shape
+    return explained if shape is not None and shape[0] * shape[1] > 1 else None
+
+
+def target_layer(target: str) -> str | None:
+    """Name of the layer whose unit or direction is explained; None where a class is."""
+    kind, _, rest = target.partition(":")
+    return rest if kind == "layer" else rest.rpartition(":")[0] if kind in ("unit", "direction") else None
+
+
 def target_object(run: Run, epoch: int, target: str) -> Target:
     """What `attribute` takes for the target of a tile."""
-    kind, _, rest = target.partition(":")
-    if kind != "direction":
+    if not target.startswith("direction:"):
         return parse(target)
-    layer, _, number = rest.rpartition(":")
-    return LayerTarget(layer, vector=run.class_mean(epoch, layer)[int(number)] - run.data_mean(epoch, layer))
+    layer, number = target_layer(target), int(target.rpartition(":")[2])
+    return LayerTarget(layer, vector=run.class_mean(epoch, layer)[number] - run.data_mean(epoch, layer))
 
 
 def target_name(run: Run, target: str) -> str:
     """A target as a person reads it."""
-    kind, _, rest = target.partition(":")
-    if kind == "layer":
-        return f"{rest} as a whole"
-    if kind in ("unit", "direction"):
-        layer, _, number = rest.rpartition(":")
-        return f"{layer}, unit {number}" if kind == "unit" else f"{layer} towards {class_name(run, int(number))}"
+    layer, kind, number = target_layer(target), target.partition(":")[0], target.rpartition(":")[2]
+    if layer is not None:
+        whole = {"layer": "as a whole", "unit": f"unit {number}"}
+        return f"{layer} {whole[kind]}" if kind in whole else f"{layer} towards {class_name(run, int(number))}"
     words = {"predicted": "predicted class", "true": "true class", "second": "runner-up"}
     parts = [words.get(part) or class_name(run, int(part.partition(":")[2])) for part in target.split("-")]
     return " − ".join(parts)
