@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import colorsys
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -17,6 +18,7 @@ from dnnviz.datasets.base import ImageSet, LoadedData, Preprocessing
 from dnnviz.errors import DNNVizError
 
 CLASSES = ("circle", "square", "triangle", "star", "cross", "ring")
+RADII = ((0.20, 0.27), (0.09, 0.12), (0.09, 0.12))  # of the large object and the small ones
 _FINE = 4  # shapes are drawn this many times larger, then reduced: smooth edges
 
 
@@ -40,13 +42,16 @@ def load(spec: str, how: Preprocessing, train: int = 3000, test: int = 600, size
     return LoadedData.of(spec, splits, CLASSES, masks)
 
 
-def draw_scene(label: int, size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """One scene: image uint8 [size, size, 3], and mask uint8 [size, size] with class index + 1 on each object."""
+def draw_scene(label: int, size: int, rng: np.random.Generator, ranges: Sequence[tuple[float, float]] = RADII) -> tuple[np.ndarray, np.ndarray]:
+    """One scene: image uint8 [size, size, 3], and mask uint8 [size, size] with class index + 1 on each object.
+
+    ranges: least and largest radius of each object as a share of the size; the first is of class `label`, the others of others.
+    """
     background = _texture(size, rng)
     canvas = background.astype(np.float64)
     mask = np.zeros((size, size), dtype=np.uint8)
-    others = rng.permutation([c for c in range(len(CLASSES)) if c != label])[:2]
-    radii = [size * rng.uniform(0.20, 0.27), *(size * rng.uniform(0.09, 0.12, 2))]
+    others = rng.permutation([c for c in range(len(CLASSES)) if c != label])[: len(ranges) - 1]
+    radii = [size * rng.uniform(*limits) for limits in ranges]
     placed: list[tuple[float, float, float]] = []
     for kind, radius in zip((label, *others), radii, strict=True):
         spot = _free_place(size, radius, placed, rng)
