@@ -43,15 +43,22 @@ def run(settings: Settings, params: Mapping[str, Any], report: Report) -> list[s
     missing = [tile for tile, about in zip(tiles, known, strict=True) if is_missing(about) or "error" in about]
     if not missing:
         return [tile.key for tile in tiles]
-    _Work(Explainer(opened, int(params["epoch"]), results, settings.allow), len(tiles), len(tiles) - len(missing), report).do(missing)
+    Work(Explainer(opened, int(params["epoch"]), results, settings.allow), len(tiles), len(tiles) - len(missing), report).do(missing)
     return [tile.key for tile in tiles]
 
 
-class _Work:
-    """Computes tiles part by part, stores them as they come and tells how far it is."""
+class Work:
+    """Computes tiles part by part, stores them as they come and tells how far it is.
 
-    def __init__(self, explainer: Explainer, total: int, done: int, report: Report) -> None:
+    total, done: number of tiles wanted and there already, for `report`. keep: (tile, answer, row of the tile in it), told of
+    every map made. A method that fails leaves its sentence in its tiles.
+    """
+
+    def __init__(
+        self, explainer: Explainer, total: int, done: int, report: Report, keep: Callable[[Tile, Attribution, int], object] | None = None
+    ) -> None:
         self.explainer = explainer
+        self.keep = keep
         self.total = total
         self.done = done
         self.report = report
@@ -96,6 +103,8 @@ class _Work:
                 row = rows.index((tile.source, tile.target))
                 answer = found[tile.method]
                 store_tile(self.explainer.results, tile, answer.heatmap[row], _about(answer, row, tile.target))
+                if self.keep is not None:
+                    self.keep(tile, answer, row)
         self.done += len(part)
         self.report(self.done, self.total, title)
 
