@@ -134,7 +134,7 @@
     name.append(drop);
     box.append(name);
     const list = row.top.slice(0, SHOWN_TOP);
-    if (row.target && !list.some((entry) => entry[2])) list.push([row.target[0], row.target[1], true]);
+    if (row.explained && !list.some((entry) => entry[2])) list.push([row.explained[0], row.explained[1], true]);
     for (const [label, p, explained] of list) {
       const line = element("div", "dv-row-class" + (explained ? " explained" : ""), element("span", "name", label), element("span", "dv-num", share(p)));
       line.title = explained ? label + ": the class explained" : label;
@@ -528,7 +528,7 @@
       const y = head + r * (tall + foot);
       parts.push(words(12, y + 13, fit(row.name + (row.truth === null ? "" : ", true: " + row.truth), 28), 12, ink, 'font-weight="600"'));
       const list = row.top.slice(0, SHOWN_TOP);
-      if (row.target && !list.some((entry) => entry[2])) list.push([row.target[0], row.target[1], true]);
+      if (row.explained && !list.some((entry) => entry[2])) list.push([row.explained[0], row.explained[1], true]);
       list.forEach(([label, p, explained], i) => {
         const weight = explained ? 'font-weight="600"' : "";
         parts.push(words(12, y + 33 + 17 * i, fit(label, 20), 11.5, explained ? ink : muted, weight));
@@ -547,7 +547,7 @@
     });
     const how = look(selection);
     const signs = { auto: "red speaks for the class, blue against it, where a method is signed", absolute: "absolute values", positive: "evidence for the class only" }[how.sign];
-    const target = { predicted: "the predicted class", true: "the true class" }[selection.target] || "“" + (gallery.rows[0].target || [""])[0] + "”";
+    const target = { predicted: "the predicted class", true: "the true class" }[selection.target] || "“" + gallery.rows[0].explained[0] + "”";
     return {
       svg: parts.join(""),
       width: left + 24 + columns * (side + gap) - gap,

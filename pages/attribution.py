@@ -10,7 +10,7 @@ from dash import ClientsideFunction, Input, Output, State, callback, clientside_
 
 from dnnviz import components, urlstate
 from dnnviz.endpoints import context
-from dnnviz.explain.gallery import Wish, gallery, map_layers, quick_methods
+from dnnviz.explain.gallery import Wish, first_methods, gallery, map_layers
 from dnnviz.explain.registry import METHODS
 from dnnviz.parameters import Parameter
 from dnnviz.urlstate import Selection
@@ -53,10 +53,10 @@ def layout(**query: Any) -> html.Div:
     run, extra = selection.run, dict(selection.extra)
     if run is None:
         return components.page(selection, problems, [])
-    quick = quick_methods(run)
+    first = first_methods(run)
     chosen = [name for name in extra["methods"].split(",") if name and name != "none"]
     problems += [f"There is no method “{name[:40]}”." for name in chosen if name not in METHODS]
-    methods = [name for name in chosen if name in METHODS] or quick
+    methods = [name for name in chosen if name in METHODS] or first
     if not extra["by"]:
         # Coming from another page with an input in hand: that input is what one wants explained.
         extra["by"] = "chosen" if selection.show_kind == "input" else "class"
@@ -74,7 +74,7 @@ def layout(**query: Any) -> html.Div:
         extra["of"] = "0"
     if not extra["overlay"].isdecimal() or int(extra["overlay"]) > 100:
         extra["overlay"] = DEFAULTS["overlay"]
-    defaults = {**DEFAULTS, "by": "class", "methods": ",".join(quick)}
+    defaults = {**DEFAULTS, "by": "class", "methods": ",".join(first)}
     return components.page(
         selection, problems, _centre(), _left(selection, extra, methods, layers), bar=_bar(selection, extra), strip=True, defaults=defaults
     )
@@ -227,7 +227,7 @@ def _wish(selection: Selection) -> Wish:
         sources=tuple(source for source in extra["inputs"].split(",") if source),
         count=int(extra["n"]) if extra["n"] in COUNTS else 4,
         methods={name: _given(extra, name) for name in METHODS if name in extra["methods"].split(",")},
-        target=f"class:{extra['of']}" if extra["target"] == "class" else extra["target"],
+        targets=(f"class:{extra['of']}" if extra["target"] == "class" else extra["target"],),
         layer=None if extra["at"] == LAST else extra["at"],
     )
 

@@ -15,7 +15,7 @@ import dnnviz
 from dnnviz.errors import DNNVizError, RunError
 from dnnviz.explain import METHODS, attribute, task
 from dnnviz.explain.gallery import Wish, choose_inputs, gallery, map_layers, quick_methods
-from dnnviz.explain.plan import MOST_INPUTS, about_tile, obstacle, plan, target_of
+from dnnviz.explain.plan import MOST_INPUTS, about_tile, obstacle, plan, resolve_target
 from dnnviz.explain.uploads import MOST_BYTES, fit, load_upload, read_image, store_upload
 from dnnviz.models import build
 from dnnviz.results import Results
@@ -62,7 +62,7 @@ def results(settings):
 
 def request(**given):
     methods = {"saliency": {}, "grad_cam": {}}
-    return {"run": "colours", "epoch": 1, "inputs": ["0", "4"], "methods": methods, "target": "predicted", "layer": None, **given}
+    return {"run": "colours", "epoch": 1, "inputs": ["0", "4"], "methods": methods, "targets": ["predicted"], "layer": None, **given}
 
 
 def quiet(done, total, text=""):
@@ -74,7 +74,7 @@ def quiet(done, total, text=""):
 
 def test_a_key_depends_on_everything_that_changes_the_map_and_on_nothing_else(run):
     def key(epoch=1, source="0", method="grad_cam", parameters=None, target="class:1", layer=None):
-        return plan(run, epoch, [source], {method: parameters or {}}, target, layer)[0].key
+        return plan(run, epoch, [source], {method: parameters or {}}, [target], layer)[0].key
 
     layer = map_layers(run)[0]
     different = [
@@ -95,14 +95,37 @@ def test_a_key_depends_on_everything_that_changes_the_map_and_on_nothing_else(ru
     assert key(target="predicted") == key(target=f"class:{predicted}")
 
 
-def test_targets(run):
-    assert target_of(run, 1, "4", "true") == run.labels[4]
-    assert target_of(run, 1, "4", "predicted") == run.logits(1)[4].argmax()
-    assert target_of(run, 1, "4", "class:2") == 2
-    assert target_of(run, 1, "upload-" + "0" * 40, "true") is None
-    for wrong in ("class:3", "class:x", "best", ""):
-        with pytest.raises(DNNVizError, match="it must be predicted, true, or class:0 to class:2"):
-            target_of(run, 1, "4", wrong)
+def test_targets_have_their_classes_by_number(run):
+    logits = run.logits(1)[4]
+    best, second = np.argsort(-logits, kind="stable")[:2]
+    layer = map_layers(run)[0]
+    upload = "upload-" + "0" * 40
+    found = {
+        "true": f"class:{run.labels[4]}",
+        "predicted": f"class:{best}",
+        "class:2": "class:2",
+        "predicted-second": f"class:{best}-class:{second}",
+        f"class:{second}-second": f"class:{second}-class:{best}",
+        "true-class:2": f"class:{run.labels[4]}-class:2",
+        f"unit:{layer}:1": f"unit:{layer}:1",
+        f"layer:{layer}": f"layer:{layer}",
+        f"direction:{layer}:2": f"direction:{layer}:2",
+    }
+    assert {text: resolve_target(run, 1, "4", text) for text in found} == found
+    assert resolve_target(run, 1, upload, "true") == "predicted", "an image of one's own has no true class"
+    assert resolve_target(run, 1, upload, "predicted-class:1") == "predicted-class:1"
+    for wrong, sentence in {
+        "class:3": "this run has classes 0 to 2",
+        "class:0-class:3": "this run has classes 0 to 2",
+        "class:x": "write predicted",
+        "best": "write predicted",
+        "": "write predicted",
+        f"unit:{layer}:9999": f"{layer} has units 0 to",
+        "unit:nowhere:1": "no layer 'nowhere'",
+        f"direction:{layer}:3": "this run has classes 0 to 2",
+    }.items():
+        with pytest.raises(DNNVizError, match=sentence):
+            resolve_target(run, 1, "4", wrong)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +177,7 @@ def test_the_job_computes_each_tile_once_and_cheap_methods_first(settings, run, 
     assert len(keys) == len(set(keys)) == 6 and all(key in results for key in keys)
     assert reports[0][:2] == (0, 6) and reports[-1][:2] == (6, 6)
     titles = list(dict.fromkeys(text for _, _, text in reports[1:]))
-    assert titles.index("Occlusion") == 2
+    assert titles.index("Occlusion") == len(titles) - 1
     tiles = plan(run, 1, asked["inputs"], asked["methods"])
     assert [tile.key for tile in tiles] == keys
     model = run.load_model(1)
@@ -163,7 +186,7 @@ def test_the_job_computes_each_tile_once_and_cheap_methods_first(settings, run, 
         expected = attribute(model, run.network_inputs([int(tile.source)]), tile.method, **tile.parameters)
         np.testing.assert_allclose(arrays["heatmap"], expected.heatmap[0], atol=1e-6)
         assert arrays["heatmap"].dtype == np.float32 and arrays["heatmap"].shape == (16, 16)
-        assert about["target"] == expected.targets[0] == run.logits(1)[int(tile.source)].argmax()
+        assert about["target"] == f"class:{expected.targets[0]}" == f"class:{run.logits(1)[int(tile.source)].argmax()}"
         assert about["note"]["text"] == expected.notes[0].text and len(about["top"]) == 3 and about["seconds"] > 0
     files = [results.path(key).stat().st_ino for key in keys]
     again = []
@@ -215,7 +238,7 @@ def wish(**given):
             "sources": (),
             "count": 3,
             "methods": {"saliency": {}, "grad_cam": {}},
-            "target": "predicted",
+            "targets": ("predicted",),
             **given,
         }
     )
@@ -239,17 +262,17 @@ def test_the_gallery_is_json_and_fills_as_the_job_goes(run, settings, results):
     found = gallery(run, wish(), results, ())
     json.dumps(found)
     assert (len(found["rows"]), len(found["columns"]), found["missing"], found["failed"], found["problem"]) == (3, 2, 6, 0, None)
-    assert found["work"] == {"evaluations": 6, "pixels": 6 * 256}
+    assert found["work"] == {"evaluations": 6, "pixels": 6 * 256, "seconds": None}
     row = found["rows"][0]
     assert row["truth"] == "red" and row["picture"] == f"colours/image/{row['source']}.png" and len(row["top"]) == 3
-    assert row["target"][0] == row["top"][0][0] and row["top"][0][2]
+    assert row["explained"] == [row["top"][0][0], row["top"][0][1], True] and row["top"][0][2]
     task.run(settings, found["request"], quiet)
     filled = gallery(run, wish(), results, ())
     assert filled["missing"] == 0 and filled["request"] == found["request"]
     about = filled["tiles"][0][1]["about"]
-    assert about["layer"] and about["target"] == row["target"][0] and about["note"]["state"] in ("good", "degenerate")
+    assert about["layer"] and about["target"] == row["explained"][0] and about["note"]["state"] in ("good", "degenerate")
     # The same class asked for by its number is the same tile.
-    named = gallery(run, wish(target=f"class:{CLASSES.index(row['target'][0])}"), results, ())
+    named = gallery(run, wish(targets=(f"class:{CLASSES.index(row['explained'][0])}",)), results, ())
     assert named["tiles"][0][0]["about"] == filled["tiles"][0][0]["about"]
 
 
@@ -281,13 +304,13 @@ def test_an_upload_is_kept_as_the_network_sees_it_and_explained(run, settings, r
     key = store_upload(results, run, "mine.png", encoded(picture))
     assert key == store_upload(results, run, "other name.png", encoded(picture))
     assert load_upload(results, key).shape == (16, 16, 3)
-    keys = task.run(settings, request(inputs=[key], target="true"), quiet)
+    keys = task.run(settings, request(inputs=[key], targets=["true"]), quiet)
     about = about_tile(results, keys[0])
     with torch.no_grad():
         logits = run.load_model(1)(torch.from_numpy(run.normalise(load_upload(results, key)[None])))
-    assert about["target"] == int(logits.argmax()) and about["probability"] == pytest.approx(float(logits.softmax(1).max()), abs=1e-5)
+    assert about["target"] == f"class:{int(logits.argmax())}" and about["probability"] == pytest.approx(float(logits.softmax(1).max()), abs=1e-5)
     row = gallery(run, wish(by="chosen", sources=(key,)), results, ())["rows"][0]
-    assert row["truth"] is None and row["picture"] == f"result/{key}/image.png" and row["target"][0] == CLASSES[about["target"]]
+    assert row["truth"] is None and row["picture"] == f"result/{key}/image.png" and row["explained"][0] == CLASSES[int(logits.argmax())]
 
 
 KINDS = {"PNG": ("RGB", "L", "1", "P", "RGBA", "LA"), "JPEG": ("L", "CMYK"), "WEBP": ("RGB",), "BMP": ("RGB",), "GIF": ("P",), "TIFF": ("RGBA",)}
@@ -348,7 +371,7 @@ def test_the_gallery_needs_no_torch(folder):
         "import sys; from dnnviz.explain.gallery import *; from dnnviz.explain.uploads import *; from dnnviz.results import Results\n"
         "from dnnviz.store import open_run; from pathlib import Path\n"
         f"run = open_run({str(folder / 'colours')!r})\n"
-        "wish = Wish('colours', 1, 'class', 'data', (), 4, {name: {} for name in METHODS}, 'predicted')\n"
+        "wish = Wish('colours', 1, 'class', 'data', (), 4, {name: {} for name in METHODS})\n"
         "found = gallery(run, wish, Results(Path('nowhere')), ())\n"
         "assert found['missing'] == 4 * len(METHODS), found\n"
         "assert not {'torch', 'captum', 'dash', 'plotly'} & set(sys.modules)"

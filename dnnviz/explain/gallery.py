@@ -18,6 +18,8 @@ from dnnviz.store import Run
 
 # Evaluations × pixels of one input up to which a method is among those shown at first (occlusion of 64 × 64, not of 224 × 224).
 _QUICK = 1_000_000
+# Those among them that a gallery opens with: one or two of each family, so that it fits a window.
+_FIRST = ("saliency", "smoothgrad", "integrated_gradients", "grad_cam", "lrp", "occlusion")
 
 load_all()
 
@@ -45,6 +47,11 @@ def quick_methods(run: Run) -> list[str]:
     """Names of the methods that answer at once on inputs of this run's size."""
     shape = tuple(run.manifest["preprocessing"]["size"])
     return [name for name, method in METHODS.items() if method.passes(method.resolve({}), shape) * shape[1] * shape[2] <= _QUICK]
+
+
+def first_methods(run: Run) -> list[str]:
+    """Names of the methods that a gallery opens with."""
+    return [name for name in quick_methods(run) if name in _FIRST]
 
 
 def map_layers(run: Run) -> list[str]:
