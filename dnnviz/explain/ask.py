@@ -12,7 +12,7 @@ import torch
 
 from dnnviz.errors import DNNVizError
 from dnnviz.explain.attribution import Note
-from dnnviz.explain.maps import locate
+from dnnviz.explain.maps import share_pass
 from dnnviz.explain.network import undisturbed
 from dnnviz.explain.objectives import ClassObjective, LayerObjective
 from dnnviz.explain.question import Answer, Question, Watch, images_per_pass
@@ -62,8 +62,7 @@ def ask(
             if "gradient" in families and any(method.needs_layer for method, _ in methods.values()):
                 # One forward pass serves the gradients of the input and those of the layer; where there is no layer, its methods say so.
                 with contextlib.suppress(DNNVizError):
-                    layer, *place = locate(question)
-                    question.shared = (place[0], place[1])
+                    layer = share_pass(question)
             for name, (method, parameters) in methods.items():
                 if watch is not None:
                     question.watch = _watch(watch, name, start, len(batch))
@@ -84,7 +83,9 @@ def ask(
                         answer.layer,
                     ),
                 )
-                layer = answer.layer or layer
+                if method.uses_layer(parameters):
+                    # The next batch looks at the same layer without searching for it.
+                    layer = answer.layer or layer
 
 
 def _watch(watch: Callable[[str, int, int, np.ndarray | None], object], name: str, start: int, count: int) -> Watch:

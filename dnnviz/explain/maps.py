@@ -7,11 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from dnnviz.errors import DNNVizError
+from dnnviz.explain.attribution import Note
 from dnnviz.explain.network import first_tensor, scores, with_first
-from dnnviz.explain.question import Question
+from dnnviz.explain.question import Answer, Question
 
 _POOLING = (
     nn.modules.pooling._MaxPoolNd,
@@ -20,6 +22,9 @@ _POOLING = (
     nn.modules.pooling._AdaptiveAvgPoolNd,
     nn.modules.dropout._DropoutNd,
 )
+
+_NOISE = 1e-6  # evidence below this share of the map's negative part is rounding, not evidence
+_NO_EVIDENCE = "The weighted feature maps are nowhere positive: at this layer nothing speaks for the target, and what little is left would be noise."
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,33 @@ def _feature_maps(question: Question) -> FeatureMaps:
     return FeatureMaps(reshape(held[0].detach()), reshape(gradient), name)
 
 
+def share_pass(question: Question) -> str:
+    """Let the pass that gradients of the input share keep the layer's output, so that `feature_maps` needs no other; returns the layer's name."""
+    name, module, call = locate(question)
+    question.shared = (module, call)
+    return name
+
+
+def positive_answer(question: Question, weighted: torch.Tensor, notes: list[Note], layer: str) -> Answer:
+    """Answer of a method that shows the positive part of its map [n, 1, h, w], brought to the input's size (bilinear).
+
+    Where nothing is positive the map is zero and its note `degenerate`: what is left there is rounding, and a viewer would stretch it.
+    """
+    values = weighted.relu()
+    positive = values.flatten(1).amax(dim=1) > _NOISE * weighted.flatten(1).abs().amax(dim=1)
+    values = values * positive[:, None, None, None]
+    notes = [
+        note if some or note.state == "degenerate" else Note("degenerate", "no positive evidence at this layer", why=_NO_EVIDENCE)
+        for note, some in zip(notes, positive.tolist(), strict=True)
+    ]
+    return Answer(values, upsampled(values, question)[:, 0], notes, layer)
+
+
+def upsampled(maps: torch.Tensor, question: Question) -> torch.Tensor:
+    """Maps [n, C, h, w] at the size of the question's inputs (bilinear)."""
+    return F.interpolate(maps, question.inputs.shape[-2:], mode="bilinear", align_corners=False)
+
+
 class removed_after:
     """Context manager over hook handles: removes them on the way out, also when something raises."""
 
@@ -96,7 +128,7 @@ def locate(question: Question) -> tuple[str, nn.Module, int]:
                 return name, module, 1
         raise DNNVizError(f"The layer given ({type(layer).__name__}) is no part of this network.")
     if layer is None:
-        layer = last_feature_map(question.model, question.inputs[:1])
+        layer = question.once("last feature map", lambda: last_feature_map(question.model, question.inputs[:1]))
     name, _, number = layer.partition("#")
     if not name or name not in modules or (number and not number.isdigit()):
         raise DNNVizError(f"This network has no layer {layer!r}; the names are those of `model.named_modules()`.")
@@ -148,9 +180,13 @@ def last_feature_map(model: nn.Module, inputs: torch.Tensor) -> str:
         if before_attention is not None:
             return names[before_attention]
         raise DNNVizError("This network has no layer with a map over the image (it is all linear); methods of the CAM family need one.")
-    modules = maps[-1][0]
+    return names[module_of_map(maps[-1][0])]
+
+
+def module_of_map(modules: list[nn.Module]) -> nn.Module:
+    """The module to name a map after, of those that hand on the same tensor, in order of their call: a block rather than what is inside it."""
     composite = [m for m in modules if type(m) is not nn.Sequential and any(True for _ in m.children())]
-    return names[composite[0] if composite else modules[0]]
+    return composite[0] if composite else modules[0]
 
 
 def layout(name: str, module: nn.Module, output: torch.Tensor, size: tuple[int, int]) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -164,14 +200,14 @@ def layout(name: str, module: nn.Module, output: torch.Tensor, size: tuple[int, 
         if height * width > 1:
             return (lambda t: t.permute(0, 3, 1, 2)) if channels_last else (lambda t: t)
     if output.ndim == 3:
-        grid = _grid(output.shape[1], size)
+        grid = token_grid(output.shape[1], size)
         if grid is not None:
             special = output.shape[1] - grid[0] * grid[1]
             return lambda t: t[:, special:].transpose(1, 2).unflatten(2, grid)
     raise DNNVizError(f"{name} has no map over the image (its output has shape {list(output.shape[1:])}); choose a convolution layer or a block.")
 
 
-def _grid(tokens: int, size: tuple[int, int]) -> tuple[int, int] | None:
+def token_grid(tokens: int, size: tuple[int, int]) -> tuple[int, int] | None:
     """Rows and columns of the patches, with one class token or none before them; None where the tokens form no such grid."""
     for patches in (tokens, tokens - 1):
         rows = round(math.sqrt(patches * size[0] / size[1])) if patches > 1 else 0

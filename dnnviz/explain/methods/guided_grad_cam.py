@@ -1,0 +1,49 @@
+"""Guided Grad-CAM: guided backpropagation where Grad-CAM finds evidence."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dnnviz.explain.registry import register
+
+if TYPE_CHECKING:
+    from dnnviz.explain.question import Answer, Question
+
+_WHY = (
+    "The network has ReLUs and the layer has evidence for the target; the fine detail is guided backpropagation's, which depends little on the class."
+)
+_NONE = "This network has no ReLU (it may use GELU or SiLU), so nothing is guided: the map is the plain gradient where Grad-CAM finds evidence."
+
+
+@register(
+    "guided_grad_cam",
+    title="Guided Grad-CAM",
+    family="activation",
+    summary="Guided backpropagation's detail where Grad-CAM finds evidence for the class.",
+    citation="Selvaraju et al.: Grad-CAM. ICCV",
+    year=2017,
+    needs_layer=True,
+)
+def guided_grad_cam(question: Question) -> Answer:
+    """Guided gradient × Grad-CAM brought to the input's size (bilinear) [n, C, H, W]; heatmap: its sum over channels.
+
+    Source: Selvaraju et al. 2017, section 3.2.
+    """
+    from dnnviz.explain.attribution import Note
+    from dnnviz.explain.maps import share_pass
+    from dnnviz.explain.methods.grad_cam import grad_cam
+    from dnnviz.explain.question import Answer, gradient_note
+
+    if question.shared is None:
+        share_pass(question)
+    guided = question.gradient(lambda gradient: gradient.clamp(min=0))
+    cam = grad_cam(question)
+    values = guided * cam.heatmap[:, None]
+    notes = []
+    for note, where in zip(gradient_note(values, "differs from gradient", _WHY), cam.notes, strict=True):
+        if where.state == "degenerate":
+            note = where
+        elif not question.rectifiers and note.state == "good":
+            note = Note("degenerate", "gradient × Grad-CAM: no ReLU found", why=_NONE)
+        notes.append(note)
+    return Answer(values, values.sum(dim=1), notes, cam.layer)
