@@ -1,0 +1,92 @@
+"""Layer-wise relevance propagation: the score handed back, layer by layer, to what made it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dnnviz.explain.registry import register
+from dnnviz.parameters import Parameter
+
+if TYPE_CHECKING:
+    import torch
+
+    from dnnviz.explain.attribution import Note
+    from dnnviz.explain.question import Answer, Question
+
+_RULES = ("epsilon-gamma-box", "epsilon-plus", "alpha2-beta1", "gamma", "epsilon")
+_PASSES = {"epsilon": 1, "epsilon-plus": 2, "gamma": 2, "epsilon-gamma-box": 2, "alpha2-beta1": 3}
+_WHY = "Relevance should add up to the score. What differs was taken by the biases of layers and by denominators near zero."
+_WHY_NOT = "Relevance should add up to the score. Here most of it was lost or made up on the way: do not read the map as shares of the score."
+_KEPT, _LOST = 0.05, 0.5  # share of the score missing, above which the map is marked, and above which it explains something else
+
+
+def _passes(parameters: dict[str, Any], shape: tuple[int, int, int]) -> int:
+    """The rules beside epsilon evaluate every convolution again, with other weights."""
+    return _PASSES[parameters["rule"]]
+
+
+@register(
+    "lrp",
+    title="LRP",
+    family="relevance",
+    summary="The score handed back layer by layer to what contributed to it, until it lies on the pixels.",
+    citation="Bach, Binder, Montavon et al.: On pixel-wise explanations by layer-wise relevance propagation. PLoS ONE",
+    year=2015,
+    parameters=(
+        Parameter(
+            "rule",
+            "Rules",
+            "choice",
+            "epsilon-gamma-box",
+            "how a layer splits relevance: box at the pixels, gamma in convolutions, epsilon in linear layers; or one of the others",
+            choices=_RULES,
+        ),
+        Parameter("epsilon", "Epsilon", "number", 1e-6, "of the epsilon rule: relevance that weak contributions lose", low=1e-9, high=1.0),
+        Parameter("gamma", "Gamma", "number", 0.25, "of the gamma rule: how much more contributions of the output's sign count", low=0.0, high=10.0),
+    ),
+    passes=_passes,
+)
+def lrp(question: Question, *, rule: str, epsilon: float, gamma: float) -> Answer:
+    """Relevance of every input value [n, C, H, W]; heatmap: its sum over channels.
+
+    The note compares the sum of the map with the score. Biases take part of the relevance, and so do denominators near zero.
+    Sources: Bach et al. 2015; the composite of rules: Montavon et al. 2019, section 10.3.
+    """
+    import torch
+
+    from dnnviz.explain.question import Answer
+    from dnnviz.explain.relevance import Relevance, Settings
+
+    with Relevance(Settings(rule, epsilon, gamma)) as mode:
+        leaf = mode.start(question.inputs, question.black, question.white)
+        values, weights = question.read(leaf)
+    relevance = (values * weights).detach()
+    if question.scores is None:
+        question.scores = relevance.flatten(1).sum(dim=1)
+    found = torch.autograd.grad(values, leaf, relevance, allow_unused=True)[0] if values.requires_grad else None
+    found = torch.zeros_like(question.inputs) if found is None else found
+    return Answer(found, found.sum(dim=1), _notes(found, question.scores))
+
+
+def _notes(found: torch.Tensor, scores: torch.Tensor) -> list[Note]:
+    """A Note an input: how far the map adds up to the score."""
+    from dnnviz.explain.attribution import Note
+    from dnnviz.explain.question import gradient_note
+
+    shares = (found.flatten(1).sum(dim=1) / scores.where(scores != 0, 1e-12)).tolist()
+    notes = []
+    for note, share in zip(gradient_note(found, ""), shares, strict=True):
+        error = abs(share - 1)
+        if note.state != "good":
+            notes.append(note)
+        elif error <= _LOST:
+            notes.append(Note("good" if error <= _KEPT else "warning", f"adds up to {_percent(share)} of score", error, _WHY))
+        else:
+            notes.append(Note("degenerate", f"adds up to {_percent(share)} of score", error, _WHY_NOT))
+    return notes
+
+
+def _percent(share: float) -> str:
+    if abs(share) >= 10:
+        return "over ±1000\u00a0%"
+    return f"{100 * share:.1f}\u00a0%" if abs(share - 1) < 0.1 else f"{100 * share:.0f}\u00a0%"
