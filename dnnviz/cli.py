@@ -1,4 +1,4 @@
-"""The command line: `dnnviz capture`, `train`, `demo`, `info`, `serve`."""
+"""The command line: `dnnviz capture`, `train`, `demo`, `info`, `explain`, `serve`."""
 
 from __future__ import annotations
 
@@ -56,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     from dnnviz import __version__
+    from dnnviz.explain import command
 
     parser = argparse.ArgumentParser(
         prog="dnnviz",
@@ -118,6 +119,9 @@ def _parser() -> argparse.ArgumentParser:
     info = _command(commands, "info", _info, "say what a run holds, and what is damaged (exit code 1)", "dnnviz info runs/resnet20")
     info.add_argument("run", type=Path, metavar="RUN", help="folder of the run")
     info.add_argument("--json", action="store_true", help="as JSON")
+
+    explain = _command(commands, "explain", _explain, "save attributions of a run's inputs as pictures, maps and a gallery", command.EXAMPLE)
+    command.add_arguments(explain)
 
     commands.add_parser("serve", help="open runs in the browser (the same as python app.py)", add_help=False)
     return parser
@@ -261,6 +265,15 @@ def _info(given: argparse.Namespace) -> int:
     about = describe(open_run(given.run))
     print(json.dumps(about, indent=1, ensure_ascii=False) if given.json else as_text(about))
     return 1 if about["damage"] else 0
+
+
+def _explain(given: argparse.Namespace) -> int:
+    from dnnviz.explain.command import explain
+
+    with _Bar("tiles") as bar:
+        lines = explain(given, lambda done, total, text: bar.show(int(done), int(total), text))
+    print("\n".join(lines))
+    return 0
 
 
 def _serve(arguments: Sequence[str]) -> int:
