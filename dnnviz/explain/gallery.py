@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +11,8 @@ import numpy as np
 
 from dnnviz.errors import DNNVizError
 from dnnviz.explain.methods import load_all
-from dnnviz.explain.plan import TOP, about_tile, class_name, input_index, is_missing, obstacle, pace, plan, resolve_target, target_class, target_name
-from dnnviz.explain.registry import METHODS
+from dnnviz.explain.plan import TOP, about_tile, class_name, input_index, is_missing, obstacle, pace, plan, resolve_target, rows, target_class, target_name
+from dnnviz.explain.registry import METHODS, Method
 from dnnviz.explain.uploads import is_upload
 from dnnviz.results import Results
 from dnnviz.store import Run
@@ -92,11 +93,11 @@ def gallery(run: Run, wish: Wish, results: Results, allow: Sequence[str]) -> dic
     shape = tuple(run.manifest["preprocessing"]["size"])
     empty = {"run": wish.run_id, "epoch": wish.epoch, "size": shape[1:], "rows": [], "columns": [], "tiles": [], "missing": 0, "failed": 0}
     try:
+        asked = rows(run, wish.epoch, sources, wish.targets)
         tiles = plan(run, wish.epoch, sources, wish.methods, wish.targets, wish.layer)
     except DNNVizError as error:
         return {**empty, "problem": str(error)}
     names = list(wish.methods)
-    asked = [(source, target) for source in sources for target in wish.targets]
     table = [tiles[i : i + len(names)] for i in range(0, len(tiles), len(names))] if names else [[] for _ in asked]
     known = [[about_tile(results, tile.key) for tile in row] for row in table]
     missing = [tile for row, about in zip(table, known, strict=True) for tile, found in zip(row, about, strict=True) if is_missing(found)]
@@ -130,6 +131,22 @@ def gallery(run: Run, wish: Wish, results: Results, allow: Sequence[str]) -> dic
     }
 
 
+def costs(run: Run, epoch: int, methods: Mapping[str, Mapping[str, Any]], results: Results) -> dict[str, dict[str, Any]]:
+    """What one map of each method costs here: passes through the network, and seconds (None before anything was timed).
+
+    methods: name → parameters that differ from the defaults; a method whose parameters make no sense is left out.
+    """
+    shape, seconds, found = tuple(run.manifest["preprocessing"]["size"]), pace(results, run, epoch), {}
+    for name, given in methods.items():
+        with suppress(DNNVizError):
+            found[name] = _cost(METHODS[name], METHODS[name].resolve(given), shape, seconds)
+    return found
+
+
+def _cost(method: Method, parameters: Mapping[str, Any], shape: tuple[int, ...], pace: float | None) -> dict[str, Any]:
+    return {"passes": method.passes(parameters, shape), "seconds": None if pace is None else pace * method.work(parameters, shape)}
+
+
 def _row(run: Run, wish: Wish, source: str, target: str, about: Mapping[str, Any] | None) -> dict[str, Any]:
     """An input and what is explained of it: its picture, its true class, what the network says; explained: (name, probability or None)."""
     if is_upload(source):
@@ -153,7 +170,7 @@ def _row(run: Run, wish: Wish, source: str, target: str, about: Mapping[str, Any
         "picture": picture,
         "truth": None if truth is None else class_name(run, truth),
         "right": None if truth is None or not top else top[0][0] == truth,
-        "top": [[class_name(run, i), p, i == chosen] for i, p in top],
+        "top": [[class_name(run, i), p, i == chosen, i] for i, p in top],
         "explained": [target_name(run, explained), share, chosen is not None and "-" not in explained],
     }
 
@@ -168,8 +185,7 @@ def _column(name: str, given: Mapping[str, Any], shape: tuple[int, ...], pace: f
         "summary": method.summary,
         "citation": method.citation,
         "family": method.family,
-        "passes": method.passes(parameters, shape),
-        "seconds": None if pace is None else pace * method.work(parameters, shape),
+        **_cost(method, parameters, shape, pace),
         "settings": ", ".join(f"{p.title.lower()} {parameters[p.name]}" for p in method.parameters if parameters[p.name] != p.default),
     }
 

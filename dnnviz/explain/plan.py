@@ -19,6 +19,7 @@ from dnnviz.store import Run
 
 FORMAT = 2  # part of every key: raise it when a method's map or what a tile holds changes
 MOST_INPUTS = 24
+MOST_TARGETS = 8
 TOP = 5
 
 
@@ -47,31 +48,49 @@ def plan(
     targets: Sequence[str] = ("predicted",),
     layer: str | None = None,
 ) -> list[Tile]:
-    """The tiles of a gallery, row by row: every input for every target; raises DNNVizError with a sentence where something does not exist.
+    """The tiles of a gallery, row by row (see `rows`); raises DNNVizError with a sentence where something does not exist.
 
     methods: name → parameters that differ from the defaults. targets: texts as in `dnnviz.explain.targets`; an uploaded
     image has no true class, its predicted class is explained instead.
     """
-    if len(sources) > MOST_INPUTS:
-        raise DNNVizError(f"A gallery holds up to {MOST_INPUTS} inputs; {len(sources)} were asked for.")
     if layer is not None:
         layer = run.layer(layer).name
     resolved = {name: find(name).resolve(given) for name, given in methods.items()}
     digest = run.digest(epoch)
     tiles = []
-    for source in sources:
-        for target in targets:
-            explained = resolve_target(run, epoch, source, target)
-            for name, parameters in resolved.items():
-                used = (layer or _own_layer(run, explained)) if find(name).uses_layer(parameters) else None
-                found = key("attribution", tile=FORMAT, run=digest, source=source, method=name, parameters=parameters, layer=used, target=explained)
-                tiles.append(Tile(source, name, parameters, explained, used, found))
+    for source, target in rows(run, epoch, sources, targets):
+        for name, parameters in resolved.items():
+            used = (layer or _own_layer(run, target)) if find(name).uses_layer(parameters) else None
+            found = key("attribution", tile=FORMAT, run=digest, source=source, method=name, parameters=parameters, layer=used, target=target)
+            tiles.append(Tile(source, name, parameters, target, used, found))
     return tiles
+
+
+def rows(run: Run, epoch: int, sources: Sequence[str], targets: Sequence[str]) -> list[tuple[str, str]]:
+    """(source, target with its classes by number) of every row: the targets of an input below each other, none of them twice.
+
+    Raises DNNVizError where there are too many, or where something does not exist.
+    """
+    if len(sources) > MOST_INPUTS:
+        raise DNNVizError(f"A gallery holds up to {MOST_INPUTS} inputs; {len(sources)} were asked for.")
+    if len(targets) > MOST_TARGETS:
+        raise DNNVizError(f"A gallery explains up to {MOST_TARGETS} targets of each input; {len(targets)} were asked for.")
+    return list(dict.fromkeys((source, resolve_target(run, epoch, source, target)) for source in sources for target in targets))
+
+
+def plan_of(run: Run, params: Mapping[str, Any]) -> list[Tile]:
+    """The tiles of a request that comes from a browser (inputs, methods, epoch, targets, layer), checked; raises DNNVizError."""
+    inputs, methods, epoch, targets = (params.get(name) for name in ("inputs", "methods", "epoch", "targets"))
+    if not isinstance(inputs, list) or not isinstance(methods, dict) or not isinstance(epoch, int) or not isinstance(targets, list):
+        raise DNNVizError("The request for attributions is incomplete; reload the page.")
+    given = {str(name): values if isinstance(values, dict) else {} for name, values in methods.items()}
+    return plan(run, epoch, [str(source) for source in inputs], given, [str(target) for target in targets], params.get("layer") or None)
 
 
 def resolve_target(run: Run, epoch: int, source: str, target: str) -> str:
     """The target with the classes of this input by number: `predicted` becomes `class:3`, `true-second` `class:1-class:3`.
 
+    Where an input's class is the one it is held against, its runner-up stands in: no class differs from itself.
     Raises DNNVizError or RunError where class, layer or unit do not exist.
     """
     kind, _, rest = target.partition(":")
@@ -97,7 +116,7 @@ def resolve_target(run: Run, epoch: int, source: str, target: str) -> str:
     first = int(run.labels[index]) if target.startswith("true") else int(logits.argmax()) if found.index == PREDICTED else found.index
     if found.against == NONE:
         return f"class:{first}"
-    rival = next((int(i) for i in np.argsort(-logits, kind="stable") if i != first), first) if found.against == SECOND else found.against
+    rival = next((int(i) for i in np.argsort(-logits, kind="stable") if i != first), first) if found.against in (SECOND, first) else found.against
     return f"class:{first}-class:{rival}"
 
 

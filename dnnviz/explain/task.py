@@ -15,10 +15,9 @@ from dnnviz.catalogue import Catalogue
 from dnnviz.errors import DNNVizError
 from dnnviz.explain import METHODS, Attribution
 from dnnviz.explain.explainer import Explainer
-from dnnviz.explain.plan import TOP, Tile, about_tile, is_missing, plan, store_failure, store_partial, store_tile
+from dnnviz.explain.plan import TOP, Tile, about_tile, is_missing, plan_of, store_failure, store_partial, store_tile
 from dnnviz.results import Results
 from dnnviz.settings import Settings
-from dnnviz.store import Run
 
 Report = Callable[[float, float, str], object]
 
@@ -38,7 +37,7 @@ def run(settings: Settings, params: Mapping[str, Any], report: Report) -> list[s
     """
     opened = Catalogue(settings.runs).open(str(params.get("run")))
     results = Results(settings.private_cache() / "results")
-    tiles = _planned(opened, params)
+    tiles = plan_of(opened, params)
     known = [about_tile(results, tile.key) for tile in tiles]
     missing = [tile for tile, about in zip(tiles, known, strict=True) if is_missing(about) or "error" in about]
     if not missing:
@@ -107,15 +106,6 @@ class Work:
                     self.keep(tile, answer, row)
         self.done += len(part)
         self.report(self.done, self.total, title)
-
-
-def _planned(opened: Run, params: Mapping[str, Any]) -> list[Tile]:
-    """The tiles asked for; what comes from the browser is checked here."""
-    inputs, methods, epoch, targets = (params.get(name) for name in ("inputs", "methods", "epoch", "targets"))
-    if not isinstance(inputs, list) or not isinstance(methods, dict) or not isinstance(epoch, int) or not isinstance(targets, list):
-        raise DNNVizError("The request for attributions is incomplete; reload the page.")
-    given = {str(name): values if isinstance(values, dict) else {} for name, values in methods.items()}
-    return plan(opened, epoch, [str(source) for source in inputs], given, [str(target) for target in targets], params.get("layer") or None)
 
 
 def _parts(tiles: list[Tile], shape: tuple[int, int, int]) -> list[list[Tile]]:
