@@ -13,14 +13,30 @@ from torch import nn
 
 from dnnviz.errors import DNNVizError
 from dnnviz.explain import METHODS, attribute
-from dnnviz.models import build, import_torchvision
+from dnnviz.models import import_torchvision
+from tests import trained
+from tests.trained import close, predicted
 
-FAST = {"integrated_gradients": {"steps": 8}, "occlusion": {"window": 16, "stride": 16}}
-MEAN, STD = np.array([0.485, 0.456, 0.406], np.float32), np.array([0.229, 0.224, 0.225], np.float32)
+# Parameters with which a method takes a few passes.
+FAST = {
+    "smoothgrad": {"samples": 2},
+    "integrated_gradients": {"steps": 2},
+    "occlusion": {"window": 32, "stride": 32},
+    "feature_ablation": {"segments": 4},
+    "lime": {"segments": 3, "samples": 10},
+    "rise": {"masks": 4},
+}
+# Defined for every network; the others have their own tests, and here only must not break.
+EVERYWHERE = [name for name, method in METHODS.items() if method.family in ("gradient", "perturbation") or name == "grad_cam"]
 
 
-def normalised(images):
-    return torch.from_numpy(((images.astype(np.float32) / 255 - MEAN) / STD).transpose(0, 3, 1, 2).copy())
+def asked(model, inputs, method, *args, **given):
+    """The answer of a method, or None where it is not defined for this network and a sentence says so."""
+    try:
+        return attribute(model, inputs, method, *args, **given, **FAST.get(method, {}))
+    except DNNVizError as error:
+        assert method not in EVERYWHERE and str(error).endswith(".")
+        return None
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -33,97 +49,22 @@ def one_thread():
 
 @pytest.fixture(scope="module")
 def resnet20(shared_data):
-    return build("dnnviz:resnet20", weights=shared_data / "weights" / "resnet20_cifar10.pt").eval()
+    return trained.resnet20(shared_data)
 
 
 @pytest.fixture(scope="module")
 def cifar(shared_data):
-    with np.load(shared_data / "cifar10" / "test_1000.npz") as file:
-        return normalised(file["images"][:6])
+    return trained.cifar(shared_data)
 
 
 @pytest.fixture(scope="module")
 def squeezenet(shared_data):
-    return build("torchvision:squeezenet1_1", weights=shared_data / "weights" / "squeezenet1_1_imagenet.pt").eval()
+    return trained.squeezenet(shared_data)
 
 
 @pytest.fixture(scope="module")
 def photos(shared_data):
-    from PIL import Image
-
-    names = ["cat_dog.png", "n02391049_zebra.JPEG"]
-    pictures = [Image.open(shared_data / "photos" / name).convert("RGB").resize((224, 224)) for name in names]
-    return normalised(np.stack([np.asarray(picture) for picture in pictures]))
-
-
-def close(ours, reference):
-    reference = reference.detach().numpy() if isinstance(reference, torch.Tensor) else np.asarray(reference)
-    assert ours.shape == reference.shape
-    error = np.abs(ours - reference).max() / np.abs(reference).max()
-    assert error < 1e-4, f"relative error {error:.1e}"
-
-
-def predicted(model, inputs):
-    with torch.no_grad():
-        return model(inputs).argmax(dim=1)
-
-
-@pytest.mark.parametrize("network", ["resnet20", "squeezenet"])
-def test_saliency_is_captums(network, request):
-    from captum.attr import Saliency
-
-    model, inputs = request.getfixturevalue(network), request.getfixturevalue({"resnet20": "cifar", "squeezenet": "photos"}[network])
-    reference = Saliency(model).attribute(inputs.clone().requires_grad_(), target=predicted(model, inputs))
-    found = attribute(model, inputs, "saliency")
-    close(found.values, reference)
-    close(found.heatmap, reference.amax(dim=1))
-    signed = attribute(model, inputs, "saliency", absolute=False)
-    close(np.abs(signed.values), reference)
-    close(np.abs(signed.heatmap), reference.amax(dim=1))
-
-
-def test_guided_backprop_is_captums_and_zennits(squeezenet, photos):
-    from captum.attr import GuidedBackprop
-    from zennit.attribution import Gradient
-    from zennit.composites import GuidedBackprop as Composite
-
-    target = predicted(squeezenet, photos)
-    found = attribute(squeezenet, photos, "guided_backprop")
-    close(found.values, GuidedBackprop(copy.deepcopy(squeezenet)).attribute(photos.clone().requires_grad_(), target=target))
-    with Gradient(copy.deepcopy(squeezenet), Composite()) as attributor:
-        _, reference = attributor(photos.clone(), torch.eye(1000)[target])
-    close(found.values, reference)
-    assert {note.state for note in found.notes} == {"good"}
-
-
-@pytest.mark.parametrize("network", ["resnet20", "squeezenet"])
-def test_integrated_gradients_are_captums(network, request):
-    from captum.attr import IntegratedGradients
-
-    model, inputs = request.getfixturevalue(network), request.getfixturevalue({"resnet20": "cifar", "squeezenet": "photos"}[network])
-    steps = {"resnet20": 50, "squeezenet": 12}[network]
-    found = attribute(model, inputs, "integrated_gradients", steps=steps)
-    reference, gap = IntegratedGradients(model).attribute(
-        inputs, target=torch.as_tensor(found.targets), n_steps=steps, internal_batch_size=64, return_convergence_delta=True
-    )
-    close(found.values, reference)
-    score = model(inputs).detach().gather(1, torch.as_tensor(found.targets)[:, None])[:, 0]
-    base = model(torch.zeros_like(inputs)).detach().gather(1, torch.as_tensor(found.targets)[:, None])[:, 0]
-    np.testing.assert_allclose([note.value for note in found.notes], (gap.abs() / (score - base).abs()).numpy(), atol=2e-4)
-
-
-@pytest.mark.parametrize(("window", "stride"), [(8, 8), (7, 3), (32, 32), (5, 4)])
-def test_occlusion_is_captums(resnet20, cifar, window, stride):
-    from captum.attr import Occlusion
-
-    target = predicted(resnet20, cifar)
-    with torch.no_grad():
-        reference = Occlusion(resnet20).attribute(
-            cifar, target=target, sliding_window_shapes=(3, window, window), strides=(3, stride, stride), perturbations_per_eval=16
-        )
-    found = attribute(resnet20, cifar, "occlusion", window=window, stride=stride)
-    close(found.values, reference[:, :1])
-    close(found.heatmap, reference[:, 0])
+    return trained.photos(shared_data)
 
 
 @pytest.mark.parametrize(
@@ -158,22 +99,6 @@ def test_grad_cam_is_pytorch_grad_cams(resnet20, cifar):
     close((found.heatmap - lowest) / (highest - lowest), reference)
 
 
-def test_integrated_gradients_and_occlusion_of_a_linear_network_have_closed_forms():
-    torch.manual_seed(0)
-    weights = torch.randn(3, 2, 6, 6)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(72, 3))
-    with torch.no_grad():
-        model[1].weight.copy_(weights.flatten(1))
-    inputs = torch.randn(4, 2, 6, 6)
-    target = torch.tensor([0, 1, 2, 1])
-    close(attribute(model, inputs, "saliency", target).values, weights[target].abs())
-    found = attribute(model, inputs, "integrated_gradients", target, steps=2)
-    close(found.values, weights[target] * inputs)
-    assert max(note.value for note in found.notes) < 1e-4
-    blocks = (weights[target] * inputs).sum(dim=1).unflatten(2, (3, 2)).unflatten(1, (3, 2)).sum(dim=(2, 4))
-    close(attribute(model, inputs, "occlusion", target, window=2, stride=2).heatmap, blocks.repeat_interleave(2, 1).repeat_interleave(2, 2))
-
-
 class Rectified(nn.Module):
     """The same function written with modules (shared or not, in place or not) or with function calls."""
 
@@ -196,18 +121,6 @@ class Rectified(nn.Module):
         x = self.rectify(self.a(x), 0)
         x = x + self.rectify(self.b(x), 1)
         return self.rectify(self.c(x), 2).mean(dim=(2, 3))
-
-
-@pytest.mark.parametrize("style", ["module in place", "shared", "shared in place", "functional", "functional in place", "method"])
-def test_guided_backprop_sees_every_way_to_write_a_relu(style):
-    from captum.attr import GuidedBackprop
-
-    torch.manual_seed(1)
-    plain, other = Rectified("module").eval(), Rectified(style).eval()
-    other.load_state_dict(plain.state_dict())
-    inputs = torch.randn(3, 3, 9, 9)
-    reference = GuidedBackprop(copy.deepcopy(plain)).attribute(inputs.clone().requires_grad_(), target=2)
-    close(attribute(other, inputs, "guided_backprop", 2).values, reference)
 
 
 @pytest.mark.parametrize("style", ["module", "module in place", "shared in place", "functional in place"])
@@ -271,8 +184,8 @@ def test_every_method_runs_on_every_family_of_torchvision(name):
             if not parameter.any():
                 parameter.normal_(std=0.02)  # torchvision gives a vision transformer a zero head
     inputs = torch.randn(2, 3, 64, 64)
-    for method in METHODS:
-        found = attribute(model, inputs, method, target=[3, 1], **FAST.get(method, {}))
+    for method in EVERYWHERE:
+        found = asked(model, inputs, method, target=[3, 1])
         assert found.heatmap.shape == (2, 64, 64) and found.heatmap.dtype == np.float32 and np.isfinite(found.heatmap).all()
         assert found.values.dtype == np.float32 and found.values.shape[0] == 2 and len(found.notes) == 2
         assert found.targets.tolist() == [3, 1] and found.logits.shape == (2, 7)
@@ -281,7 +194,7 @@ def test_every_method_runs_on_every_family_of_torchvision(name):
             assert found.values.shape[1] == 1
             if name not in ("regnet_y_400mf",):
                 assert found.layer == FAMILIES[name]
-        if method == "guided_backprop":
+        if method in ("guided_backprop", "deconvnet"):
             assert (found.notes[0].state == "degenerate") == (name in SMOOTH)
 
 
@@ -308,16 +221,17 @@ def test_the_network_is_as_before(method):
         assert not model[0].weight.requires_grad and model[5].weight.requires_grad
         assert torch.equal(inputs, original) and not inputs.requires_grad
 
-    attribute(model, inputs, method)
+    outside = asked(model, inputs, method)
     check()
     with torch.inference_mode():
-        within = attribute(model, inputs, method)
+        within = asked(model, inputs, method)
     check()
-    np.testing.assert_array_equal(within.values, attribute(model, inputs, method).values)
+    if outside is not None:
+        np.testing.assert_array_equal(within.values, outside.values)
     with pytest.raises(DNNVizError):
         attribute(model, inputs, method, target=4)
     check()
-    with pytest.raises(DNNVizError, match="cannot take inputs"):
+    with pytest.raises(DNNVizError, match="cannot take inputs" if method in EVERYWHERE else None):
         attribute(model, inputs[:, :2], method)
     check()
 
@@ -327,8 +241,10 @@ def test_batches_and_single_inputs_agree():
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
     inputs = torch.randn(300, 1, 8, 8)
     for method in METHODS:
-        several = attribute(model, inputs, method, **({"steps": 4} if method == "integrated_gradients" else {}))
-        alone = attribute(model, inputs[277].numpy(), method, **({"steps": 4} if method == "integrated_gradients" else {}))
+        # With a normalisation: without it, what black and white are is read from the inputs given.
+        several, alone = (asked(model, given, method, mean=(0.5,), std=(0.25,)) for given in (inputs, inputs[277].numpy()))
+        if several is None:
+            continue
         np.testing.assert_allclose(several.heatmap[277], alone.heatmap[0], atol=1e-6)
         assert several.targets[277] == alone.targets[0] and len(several.notes) == 300
 
@@ -349,8 +265,8 @@ def test_a_network_that_views_its_features_is_explained_as_well():
     gradient = torch.autograd.grad(model(reference)[:, 2].sum(), reference)[0]
     close(attribute(model, inputs, "saliency", 2, absolute=False).values, gradient)
     for method in METHODS:
-        found = attribute(model, inputs, method, 2, layer="conv", **FAST.get(method, {}))
-        assert found.heatmap.shape == (40, 8, 8) and np.isfinite(found.heatmap).all()
+        found = asked(model, inputs, method, 2, layer="conv")
+        assert found is None or (found.heatmap.shape == (40, 8, 8) and np.isfinite(found.heatmap).all())
 
 
 def test_maps_that_show_nothing_say_so():
@@ -359,15 +275,15 @@ def test_maps_that_show_nothing_say_so():
         for parameter in model.parameters():
             parameter.zero_()
     dead = torch.rand(2, 1, 8, 8)
-    for method in METHODS:
-        assert {note.state for note in attribute(model, dead, method).notes} == {"degenerate"}, method
+    for method in EVERYWHERE:
+        assert {note.state for note in asked(model, dead, method).notes} == {"degenerate"}, method
     with torch.no_grad():
         model[0].weight[:, 0, 1, 1] = 1.0
         model[3].weight.copy_(torch.tensor([[-1.0, -1.0], [1.0, 1.0]]))
     against = attribute(model, dead, "grad_cam", target=0, layer="0")
     assert against.notes[0].text == "no positive evidence at this layer" and not against.heatmap.any()
     assert attribute(model, dead, "grad_cam", target=1, layer="0").notes[0].state == "good"
-    assert attribute(model, dead, "occlusion", target=0).notes[0].text == "no window supports the class"
+    assert attribute(model, dead, "occlusion", target=0).notes[0].text == "no part supports the score"
 
 
 @pytest.mark.parametrize(
@@ -412,8 +328,11 @@ def test_costs_are_told_before_they_are_paid():
     calls = []
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
     model.register_forward_pre_hook(lambda module, args: calls.append(len(args[0])))
-    for name, method in METHODS.items():
+    for name in EVERYWHERE:
         calls.clear()
+        method = METHODS[name]
         attribute(model, torch.rand(1, 1, 28, 28), name, layer="0")
         told = method.passes(method.resolve({}), (1, 28, 28))
-        assert told <= sum(calls) <= told + 2, f"{name} promises {told} passes and takes {sum(calls)}"
+        # How many pieces SLIC makes of a picture is only known afterwards.
+        least = 0.7 * told if name == "feature_ablation" else told
+        assert least <= sum(calls) <= told + 2, f"{name} promises {told} passes and takes {sum(calls)}"

@@ -89,15 +89,16 @@ class Question:
             self._kept[key] = compute()
         return self._kept[key]
 
-    def gradient(self, change: Change | None = None) -> torch.Tensor:
+    def gradient(self, change: Change | None = None, gated: bool = True) -> torch.Tensor:
         """[n, C, H, W]: gradient of each input's score with respect to that input.
 
-        change: applied to the gradient that flows back into every rectifier. All gradients of a question share one forward pass.
+        change: applied to the gradient that flows back into every rectifier. gated: whether that then passes through the
+        rectifier's own derivative. All gradients of a question share one forward pass.
         """
         leaf, score, watch, _ = self.once("pass", self._pass)
         if change is None and "gradient" in self._kept:
             return self._kept["gradient"]
-        watch.change = change
+        watch.change, watch.gated = change, gated
         # The network scores each input by itself (eval mode), so the gradient of the sum is the gradient of each.
         found = torch.autograd.grad(score.sum(), leaf, retain_graph=True, allow_unused=True)[0] if score.requires_grad else None
         found = torch.zeros_like(leaf) if found is None else found
@@ -166,6 +167,13 @@ def images_per_pass(inputs: torch.Tensor) -> int:
     """Images of this size [n, C, H, W] that a pass should hold at once."""
     height, width = inputs.shape[-2:]
     return max(1, min(_MOST_PER_PASS, _PIXELS_PER_PASS // (height * width)))
+
+
+def percent(share: float) -> str:
+    """A share as text, with the digits that matter for an error."""
+    if share >= 10:
+        return "above 1000\u00a0%"
+    return "below 0.01\u00a0%" if share < 1e-4 else f"{100 * share:.{2 if share < 0.001 else 1 if share < 0.1 else 0}f}\u00a0%"
 
 
 def gradient_note(values: torch.Tensor, text: str, why: str = "") -> list[Note]:
