@@ -29,6 +29,7 @@ from dnnviz.settings import ROOT, Settings
 TASKS: dict[str, str] = {
     "attribution": "dnnviz.explain.task:run",
     "projection": "dnnviz.project.task:run",
+    "shortcuts": "dnnviz.explain.shortcuts.task:run",
 }
 
 KILLED = "The computation was ended by the system, most likely because memory ran out; ask for fewer inputs, or a smaller layer."
