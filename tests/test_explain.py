@@ -1,4 +1,4 @@
-"""Attribution methods against the references: Captum, Zennit and pytorch-grad-cam on trained networks, closed forms elsewhere."""
+"""What all attribution methods have in common, and Grad-CAM against Captum and pytorch-grad-cam on trained networks."""
 
 import copy
 import subprocess
@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from dnnviz.errors import DNNVizError
 from dnnviz.explain import METHODS, attribute
 from dnnviz.models import import_torchvision
 from tests import trained
+from tests.networks import Rectified
 from tests.trained import close, predicted
 
 # Parameters with which a method takes a few passes.
@@ -97,30 +97,6 @@ def test_grad_cam_is_pytorch_grad_cams(resnet20, cifar):
     # The reference scales each map to 0…1.
     lowest, highest = found.heatmap.min(axis=(1, 2), keepdims=True), found.heatmap.max(axis=(1, 2), keepdims=True)
     close((found.heatmap - lowest) / (highest - lowest), reference)
-
-
-class Rectified(nn.Module):
-    """The same function written with modules (shared or not, in place or not) or with function calls."""
-
-    def __init__(self, style):
-        super().__init__()
-        self.style = style
-        self.a, self.b, self.c = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 5, 3)
-        self.relus = nn.ModuleList(nn.ReLU(inplace="place" in style) for _ in range(1 if style.startswith("shared") else 3))
-
-    def rectify(self, x, i):
-        if self.style == "functional":
-            return F.relu(x)
-        if self.style == "functional in place":
-            return F.relu_(x)
-        if self.style == "method":
-            return x.relu()
-        return self.relus[min(i, len(self.relus) - 1)](x)
-
-    def forward(self, x):
-        x = self.rectify(self.a(x), 0)
-        x = x + self.rectify(self.b(x), 1)
-        return self.rectify(self.c(x), 2).mean(dim=(2, 3))
 
 
 @pytest.mark.parametrize("style", ["module", "module in place", "shared in place", "functional in place"])

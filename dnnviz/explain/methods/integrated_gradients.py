@@ -51,8 +51,8 @@ def integrated_gradients(question: Question, *, steps: int, baseline: str) -> An
     start = neutral(question, baseline)
     with torch.no_grad():
         difference = clear_scores(question) - question.score_of(start, torch.arange(len(inputs), device=inputs.device))
-    points, weights = (torch.as_tensor(v, dtype=inputs.dtype, device=inputs.device) for v in np.polynomial.legendre.leggauss(steps))
-    points, weights = (points + 1) / 2, weights / 2
+    points, weights = np.polynomial.legendre.leggauss(steps)
+    points, weights = (torch.as_tensor(v, dtype=inputs.dtype, device=inputs.device) for v in ((points + 1) / 2, weights / 2))
     total = torch.zeros_like(inputs)
     for first, last, rows in blocks(question, steps):
         path = (start + points[first:last].reshape(-1, 1, 1, 1, 1) * (inputs - start)).flatten(0, 1).requires_grad_()
