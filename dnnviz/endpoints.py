@@ -23,6 +23,7 @@ from dnnviz.urlstate import valid_show
 
 STATS = ("mean", "max", "active", "selectivity")
 SPRITE_COLUMNS = 64
+SPRITE_LIMIT = 4096  # inputs in a sprite
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ def thumb(run_id: str, index: int) -> Response:
 
 
 def sprite(run_id: str) -> Response:
-    """All inputs kept as squares of `size` pixels (query, 8 to 64), SPRITE_COLUMNS in a row, in order, up to 4096."""
+    """All inputs kept as squares of `size` pixels (query, 8 to 64), SPRITE_COLUMNS in a row, in order, up to SPRITE_LIMIT."""
     run = context().catalogue.open(run_id)
     size = min(max(request.args.get("size", 32, type=int), 8), 64)
     return _cached(Response(_sprite(run, _stamp(run), size), mimetype="image/png"), run)
@@ -228,7 +229,7 @@ def _layer_range(run: Run, stamp: str, show: str, stat: str, split: str | None) 
 
 @lru_cache(maxsize=16)
 def _sprite(run: Run, stamp: str, size: int) -> bytes:
-    count = min(run.kept, 4096)
+    count = min(run.kept, SPRITE_LIMIT)
     rows = -(-count // SPRITE_COLUMNS)
     sheet = Image.new("RGB", (SPRITE_COLUMNS * size, max(rows, 1) * size))
     for index in range(count):
