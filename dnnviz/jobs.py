@@ -30,6 +30,7 @@ TASKS: dict[str, str] = {
     "attribution": "dnnviz.explain.task:run",
     "projection": "dnnviz.project.task:run",
     "shortcuts": "dnnviz.explain.shortcuts.task:run",
+    "trust": "dnnviz.explain.trust.task:run",
 }
 
 KILLED = "The computation was ended by the system, most likely because memory ran out; ask for fewer inputs, or a smaller layer."

@@ -11,7 +11,16 @@ import os
 # Jobs inherit this: the browser's requests come first, and the first page does not wait for these imports.
 os.nice(2)
 
-MODULES = ("torch", "dnnviz.worker", "dnnviz.explain.task", "dnnviz.explain.shortcuts.task", "dnnviz.project.task", "openTSNE", "umap")
+MODULES = (
+    "torch",
+    "dnnviz.worker",
+    "dnnviz.explain.task",
+    "dnnviz.explain.shortcuts.task",
+    "dnnviz.explain.trust.task",
+    "dnnviz.project.task",
+    "openTSNE",
+    "umap",
+)
 
 for _name in MODULES:
     try:

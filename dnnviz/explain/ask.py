@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,18 +46,10 @@ def ask(
     each: Callable[[str, Part], object],
 ) -> None:
     """Put the question to methods in batches, and hand every part of an answer to `each`; see `dnnviz.explain.attribute_all`."""
-    batch = _as_batch(inputs)
-    targets = as_targets(target, len(batch))
-    first = next(iter(model.parameters()), None)
-    device = first.device if first is not None else batch.device
-    dtype = first.dtype if first is not None and first.is_floating_point() else torch.float32
     with undisturbed(model):
-        size = images_per_pass(batch)
-        for start in range(0, len(batch), size):
-            part, wanted = batch[start : start + size].to(device, dtype), targets[start : start + size]
-            one = wanted[0]
-            objective = LayerObjective(model, part, one) if isinstance(one, LayerTarget) else ClassObjective(wanted)
-            question = Question(model, part, objective, layer, *_range(part, mean, std))
+        batch, done = _as_batch(inputs), 0
+        for question in questions(model, batch, target, mean, std):
+            question.layer = layer
             families = {method.family for method, _ in methods.values()}
             if "gradient" in families and any(method.needs_layer for method, _ in methods.values()):
                 # One forward pass serves the gradients of the input and those of the layer; where there is no layer, its methods say so.
@@ -65,7 +57,7 @@ def ask(
                     layer = share_pass(question)
             for name, (method, parameters) in methods.items():
                 if watch is not None:
-                    question.watch = _watch(watch, name, start, len(batch))
+                    question.watch = _watch(watch, name, done, len(question.inputs), len(batch))
                 answer: Answer = method.compute(question, **parameters)
                 if question.scores is None:
                     with torch.no_grad():
@@ -76,7 +68,7 @@ def ask(
                         _as_numpy(answer.values),
                         _as_numpy(answer.heatmap),
                         question.targets.cpu().numpy(),
-                        objective.against,
+                        question.objective.against,
                         _as_numpy(question.logits),
                         _as_numpy(question.scores),
                         answer.notes,
@@ -86,11 +78,33 @@ def ask(
                 if method.uses_layer(parameters):
                     # The next batch looks at the same layer without searching for it.
                     layer = answer.layer or layer
+            done += len(question.inputs)
 
 
-def _watch(watch: Callable[[str, int, int, np.ndarray | None], object], name: str, start: int, count: int) -> Watch:
+def questions(
+    model: torch.nn.Module,
+    inputs: torch.Tensor | np.ndarray,
+    target: Any,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> Iterator[Question]:
+    """A question for each batch that one pass holds, on the network's device; arguments as of `dnnviz.explain.attribute`."""
+    batch = _as_batch(inputs)
+    targets = as_targets(target, len(batch))
+    first = next(iter(model.parameters()), None)
+    device = first.device if first is not None else batch.device
+    dtype = first.dtype if first is not None and first.is_floating_point() else torch.float32
+    size = images_per_pass(batch)
+    for start in range(0, len(batch), size):
+        part, wanted = batch[start : start + size].to(device, dtype), targets[start : start + size]
+        one = wanted[0]
+        objective = LayerObjective(model, part, one) if isinstance(one, LayerTarget) else ClassObjective(wanted)
+        yield Question(model, part, objective, None, *_range(part, mean, std))
+
+
+def _watch(watch: Callable[[str, int, int, np.ndarray | None], object], name: str, start: int, batch: int, count: int) -> Watch:
     def told(done: int, total: int, heatmap: torch.Tensor | None = None) -> object:
-        return watch(name, start * total + done, count * total, None if heatmap is None else _as_numpy(heatmap))
+        return watch(name, start * total + batch * done, count * total, None if heatmap is None else _as_numpy(heatmap))
 
     return told
 

@@ -37,6 +37,12 @@ class Explainer:
         """(C, H, W) of an input."""
         return tuple(self.run.manifest["preprocessing"]["size"])
 
+    @property
+    def normalisation(self) -> dict[str, Any]:
+        """Mean and standard deviation of the inputs, as `attribute_all` takes them."""
+        how = self.run.manifest["preprocessing"]
+        return {"mean": how["mean"] or None, "std": how["std"] or None}
+
     def inputs(self, sources: Sequence[str]) -> np.ndarray:
         """float32 [n, C, H, W]: what the network takes, for inputs kept and uploaded images."""
         return np.concatenate([self._input(source) for source in sources])
@@ -50,10 +56,8 @@ class Explainer:
         watch: Callable[[str, int, int, np.ndarray | None], object] | None = None,
     ) -> dict[str, Attribution]:
         """As `dnnviz.explain.attribute_all`, for sources and targets (one each) of a `Tile`."""
-        how = self.run.manifest["preprocessing"]
         objects = [target_object(self.run, self.epoch, target) for target in targets]
-        normalisation = {"mean": how["mean"] or None, "std": how["std"] or None}
-        return attribute_all(self.model, self.inputs(sources), methods, objects, layer, watch=watch, **normalisation)
+        return attribute_all(self.model, self.inputs(sources), methods, objects, layer, watch=watch, **self.normalisation)
 
     def _input(self, source: str) -> np.ndarray:
         if is_upload(source):

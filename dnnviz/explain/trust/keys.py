@@ -29,7 +29,8 @@ while the job runs, poll it; `complete` says that nothing follows):
      "randomisation": {"stages": [{"stage": "fc", "correlation": 0.31, "signed": 0.28, "similarity": 0.5, "array": "stage0"}, …],
                        "state": "good" | "warning", "verdict": "sentence"},
                                                 from the output backwards, each stage with all before it; correlation: Spearman, of
-                                                absolute values (signed: as they are), null where a map is constant; similarity: SSIM
+                                                absolute values (signed: as they are), null where a map is constant; similarity: SSIM;
+                                                array null where the method failed on the network so changed
      "original": "heatmap",                     name of the array of the map itself
      "seconds": 8.1}
 
@@ -55,7 +56,7 @@ from typing import Any
 
 import numpy as np
 
-from dnnviz.explain.plan import plan
+from dnnviz.explain.plan import about_tile, plan
 from dnnviz.explain.registry import find
 from dnnviz.results import Results, key
 from dnnviz.store import Run
@@ -110,23 +111,15 @@ def ranking_work(run: Run, inputs: int, methods: Mapping[str, Mapping[str, Any]]
 
 def get_tile(results: Results, found: str) -> dict[str, Any] | None:
     """The measures under a `tile_key`, as described above."""
-    return _about(results, found)
+    return about_tile(results, found)
 
 
 def get_ranking(results: Results, found: str) -> dict[str, Any] | None:
     """The ranking under a `ranking_key`, as described above."""
-    return _about(results, found)
+    return about_tile(results, found)
 
 
 def store(results: Results, found: str, about: Mapping[str, Any], arrays: Mapping[str, np.ndarray] | None = None) -> None:
     """Store measures: JSON, and the maps [H, W] it names."""
     packed = np.frombuffer(json.dumps(about).encode(), dtype=np.uint8)
     results.put(found, {"about": packed, **{name: np.asarray(array, dtype=np.float32) for name, array in (arrays or {}).items()}})
-
-
-def _about(results: Results, found: str) -> dict[str, Any] | None:
-    arrays = results.get(found)
-    try:
-        return None if arrays is None else json.loads(arrays["about"].tobytes())
-    except (KeyError, ValueError):
-        return None
