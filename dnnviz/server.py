@@ -14,7 +14,7 @@ import dash
 from flask import Flask, Response, request
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
-from dnnviz import compare_endpoints, components, endpoints, jobs
+from dnnviz import attribution_endpoints, compare_endpoints, components, endpoints, jobs
 from dnnviz.catalogue import Catalogue
 from dnnviz.components import shortcuts_cards
 from dnnviz.errors import DNNVizError
@@ -72,6 +72,7 @@ def build(settings: Settings, root: Path) -> dash.Dash:
     )
     endpoints.register(app.server, context, settings.prefix)
     compare_endpoints.register(app.server, settings.prefix)
+    attribution_endpoints.register(app.server, settings.prefix)
     _guard(app, settings)
     app.layout = components.shell
     components.register(app)

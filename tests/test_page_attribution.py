@@ -16,7 +16,12 @@ from tests.runs import write_run
 DIGITS = "/attribution?run=digits"
 FIRST = first_methods(dnnviz.open_run(DEMO_RUNS / "digits"))
 CONTENT = "[...document.querySelectorAll('.dv-tile canvas')].map(c => c.toDataURL()).join()"
-DRAWN = "() => { const t = [...document.querySelectorAll('.dv-tile')]; return t.length > 0 && t.every(e => !e.matches('.waiting, .absent')); }"
+# Every tile is there; those far from the window are painted when one gets near them.
+DRAWN = """() => {
+    const tiles = [...document.querySelectorAll('.dv-tile')];
+    const far = (tile) => tile.getBoundingClientRect().top > window.innerHeight || tile.getBoundingClientRect().left > window.innerWidth;
+    return tiles.length > 0 && tiles.every((tile) => !tile.matches('.waiting, .absent, .growing') && (far(tile) || !tile.matches('.unpainted')));
+}"""
 
 
 @pytest.fixture(scope="module")
@@ -133,14 +138,14 @@ def test_target_layer_and_settings_are_part_of_the_key_and_the_address(page, liv
     page.goto(live_app.url + DIGITS + "&n=2&methods=grad_cam,integrated_gradients")
     tiles(page)
     before = pixels(page)
-    page.get_by_label("A class…").check()
+    page.get_by_role("radio", name="A class…").check()
     page.get_by_label("Class explained").select_option("7")
     page.wait_for_function("() => [...document.querySelectorAll('.dv-row-class.explained .name')].every(e => e.textContent === '7')")
     tiles(page)
     assert query(page)["target"] == "class" and query(page)["of"] == "7"
     middle = pixels(page)
     assert middle != before
-    page.get_by_label("Layer of Grad-CAM").select_option("features.conv2")
+    page.get_by_label("Layer of the CAM family").select_option("features.conv2")
     wait_idle(page)
     tiles(page)
     page.wait_for_function("before => before !== " + CONTENT, arg=middle)

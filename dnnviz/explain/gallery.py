@@ -11,7 +11,20 @@ import numpy as np
 
 from dnnviz.errors import DNNVizError
 from dnnviz.explain.methods import load_all
-from dnnviz.explain.plan import TOP, about_tile, class_name, input_index, is_missing, obstacle, pace, plan, resolve_target, rows, target_class, target_name
+from dnnviz.explain.plan import (
+    TOP,
+    about_tile,
+    class_name,
+    input_index,
+    is_missing,
+    obstacle,
+    pace,
+    plan,
+    resolve_target,
+    rows,
+    target_class,
+    target_name,
+)
 from dnnviz.explain.registry import METHODS, Method
 from dnnviz.explain.uploads import is_upload
 from dnnviz.results import Results
@@ -21,6 +34,8 @@ from dnnviz.store import Run
 _QUICK = 1_000_000
 # Those among them that a gallery opens with: one or two of each family, so that it fits a window.
 _FIRST = ("saliency", "smoothgrad", "integrated_gradients", "grad_cam", "lrp", "occlusion")
+
+FAMILIES = {"gradient": "Gradient", "activation": "Activation", "relevance": "Relevance", "perturbation": "Perturbation"}
 
 load_all()
 
