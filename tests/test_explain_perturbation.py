@@ -10,7 +10,7 @@ from dnnviz.explain import attribute
 from dnnviz.explain import question as asking
 from dnnviz.explain.methods.occlusion import _coarse_to_fine
 from dnnviz.explain.methods.rise import enlarged
-from dnnviz.explain.superpixels import _cut
+from dnnviz.explain.superpixels import cut
 from tests import trained
 from tests.networks import STYLES, Rectified
 from tests.trained import MEAN, STD, close, predicted
@@ -160,7 +160,7 @@ def test_occlusion_shows_its_map_growing_from_coarse_to_fine(resnet20, cifar, mo
 def test_feature_ablation_is_captums(resnet20, cifar):
     from captum.attr import FeatureAblation
 
-    pieces, counts = _cut(cifar, 12)
+    pieces, counts = cut(cifar, 12)
     assert len(set(counts.tolist())) > 1, "choose inputs with different numbers of pieces"
     found = attribute(resnet20, cifar, "feature_ablation", segments=12)
     for row, target in enumerate(predicted(resnet20, cifar)):
@@ -173,16 +173,16 @@ def test_feature_ablation_is_captums(resnet20, cifar):
 def test_superpixels_are_whole_pieces_and_depend_on_their_picture_only(cifar):
     from scipy import ndimage
 
-    pieces, counts = _cut(cifar, 30)
-    for cut, count in zip(pieces.numpy(), counts.tolist(), strict=True):
-        assert 15 <= count <= 45 and np.array_equal(np.unique(cut), np.arange(count))
-        assert all(ndimage.label(cut == piece)[1] == 1 for piece in range(count))
-    assert torch.equal(_cut(cifar[2:3] * 3 + 1, 30)[0][0], pieces[2])
+    pieces, counts = cut(cifar, 30)
+    for piece_of, count in zip(pieces.numpy(), counts.tolist(), strict=True):
+        assert 15 <= count <= 45 and np.array_equal(np.unique(piece_of), np.arange(count))
+        assert all(ndimage.label(piece_of == piece)[1] == 1 for piece in range(count))
+    assert torch.equal(cut(cifar[2:3] * 3 + 1, 30)[0][0], pieces[2])
     halves = torch.zeros(1, 1, 16, 16)
     halves[..., 7:] = 1  # the piece may end a pixel beside the edge
-    grey, _ = _cut(halves, 4)
+    grey, _ = cut(halves, 4)
     assert not set(grey[0, :, :6].unique().tolist()) & set(grey[0, :, 8:].unique().tolist())
-    assert _cut(torch.zeros(1, 3, 16, 16), 4)[1].item() >= 1
+    assert cut(torch.zeros(1, 3, 16, 16), 4)[1].item() >= 1
 
 
 def test_lime_is_the_weighted_ridge_regression_of_scikit_learn(resnet20, cifar):
@@ -190,7 +190,7 @@ def test_lime_is_the_weighted_ridge_regression_of_scikit_learn(resnet20, cifar):
 
     samples, one = 150, cifar[1:2]
     found = attribute(resnet20, cifar, "lime", segments=12, samples=samples, ridge=2, seed=5)
-    pieces, counts = (v[1].numpy() for v in _cut(cifar, 12))
+    pieces, counts = (v[1].numpy() for v in cut(cifar, 12))
     shown = np.random.default_rng(5).random((counts, samples)).T < 0.5
     with torch.no_grad():
         scores = resnet20(torch.from_numpy(shown[:, pieces][:, None]) * one)[:, found.targets[1]].double().numpy()
@@ -207,7 +207,7 @@ def test_lime_ranks_pieces_as_captums(resnet20, cifar):
     from captum.attr import Lime
     from captum.attr._core.lime import get_exp_kernel_similarity_function
 
-    one, (pieces, counts) = cifar[1:2], _cut(cifar[1:2], 12)
+    one, (pieces, counts) = cifar[1:2], cut(cifar[1:2], 12)
     found = attribute(resnet20, one, "lime", segments=12, samples=800)
     torch.manual_seed(0)
     explainer = Lime(resnet20, SkLearnLinearRegression(), get_exp_kernel_similarity_function("cosine", kernel_width=0.25))
@@ -221,10 +221,10 @@ def test_lime_ranks_pieces_as_captums(resnet20, cifar):
 def test_superpixel_methods_of_a_linear_network_have_closed_forms():
     model, weights, inputs = linear()
     target = torch.tensor([0, 1, 2, 1])
-    pieces, counts = _cut(inputs, 9)
+    pieces, counts = cut(inputs, 9)
     shares = (weights[target] * inputs).sum(dim=1)
     expected = torch.stack(
-        [torch.stack([share[cut == piece].sum() for piece in range(count)])[cut] for share, cut, count in zip(shares, pieces, counts, strict=True)]
+        [torch.stack([share[of == piece].sum() for piece in range(count)])[of] for share, of, count in zip(shares, pieces, counts, strict=True)]
     )
     close(attribute(model, inputs, "feature_ablation", target, segments=9).heatmap, expected)
     found = attribute(model, inputs, "lime", target, segments=9, samples=400, ridge=1e-6)
@@ -308,7 +308,7 @@ def test_covers_show_what_was_asked_for(method, fill):
     if method == "occlusion":
         total = found.heatmap[:, ::4, ::4].sum(axis=(1, 2))
     else:
-        total = [sum(heatmap[cut == piece].mean() for piece in cut.unique()) for heatmap, cut in zip(found.heatmap, _cut(inputs, 9)[0], strict=True)]
+        total = [sum(heatmap[of == piece].mean() for piece in of.unique()) for heatmap, of in zip(found.heatmap, cut(inputs, 9)[0], strict=True)]
     path = attribute(model, inputs, "integrated_gradients", 1, steps=2, baseline=fill, mean=MEAN, std=STD)
     np.testing.assert_allclose(total, path.heatmap.sum(axis=(1, 2)), rtol=1e-3, atol=1e-4)
 

@@ -19,10 +19,11 @@ def superpixels(question: Question, count: int) -> tuple[torch.Tensor, torch.Ten
     it is the variant that weighs place against colour piece by piece (SLICO), since one weight for all leaves a few huge
     pieces where there is texture. Source: Achanta et al.: SLIC superpixels. PAMI 2012; implementation of scikit-image.
     """
-    return question.once(("superpixels", count), lambda: _cut(question.inputs, count))
+    return question.once(("superpixels", count), lambda: cut(question.inputs, count))
 
 
-def _cut(inputs: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+def cut(inputs: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pieces of pictures [n, C, H, W], as `superpixels` has them."""
     import torch
     from skimage.segmentation import slic
 
@@ -32,5 +33,5 @@ def _cut(inputs: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
         shown = (image - low) / max(high - low, 1e-12)
         found = slic(shown, n_segments=count, slic_zero=True, sigma=min(shown.shape[:2]) / 224, start_label=0, channel_axis=-1)
         pieces.append(np.unique(found, return_inverse=True)[1].reshape(found.shape))
-    cut = torch.from_numpy(np.stack(pieces)).to(inputs.device)
-    return cut, cut.flatten(1).amax(dim=1) + 1
+    numbered = torch.from_numpy(np.stack(pieces)).to(inputs.device)
+    return numbered, numbered.flatten(1).amax(dim=1) + 1

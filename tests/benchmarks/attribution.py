@@ -1,6 +1,6 @@
 """Cost of attribution methods against Captum and against the floor (number of passes × time of a pass).
 
-    python -m tests.benchmarks.attribution [--network resnet18] [--size 64] [--inputs 4] [--rounds 5]
+    python -m tests.benchmarks.attribution [--network resnet18] [--size 64] [--inputs 4] [--rounds 5] [--methods lime rise]
 
 Variants run in turns in one process on one thread and are compared by CPU time, so that other work on the machine
 changes little. A gradient's pass is forward and backward, another pass forward only; `library` is Captum.
@@ -17,7 +17,9 @@ from typing import Any
 
 import torch
 
+from dnnviz.errors import DNNVizError
 from dnnviz.explain import METHODS, attribute
+from dnnviz.explain.superpixels import cut
 from dnnviz.models import build
 
 
@@ -41,6 +43,7 @@ def main() -> None:
     parser.add_argument("--inputs", type=int, default=4)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     given = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
@@ -49,14 +52,24 @@ def main() -> None:
     inputs = torch.randn(given.inputs, 3, given.size, given.size)
     target = model(inputs).argmax(dim=1).tolist()
     shape = (3, given.size, given.size)
-    parameters = {"integrated_gradients": {"steps": given.steps}, "occlusion": {"window": given.size // 4, "stride": given.size // 8}}
+    parameters = {
+        "integrated_gradients": {"steps": given.steps},
+        "smoothgrad": {"samples": given.steps},
+        "occlusion": {"window": given.size // 4, "stride": given.size // 8},
+        "lime": {"samples": 10 * given.steps},
+        "rise": {"masks": 10 * given.steps},
+    }
     print(f"{given.network}, {given.inputs} inputs of {given.size} px, CPU time, median of {given.rounds}")
     print(f"{'method':22}{'seconds':>9}{'× floor':>9}{'× Captum':>10}")
-    for name, method in METHODS.items():
-        chosen = parameters.get(name, {})
+    for name in given.methods:
+        method, chosen = METHODS[name], parameters.get(name, {})
         resolved = method.resolve(chosen)
-        passes = method.passes(resolved, shape)
-        layer = attribute(model, inputs[:1], name).layer if method.needs_layer else None
+        passes = method.passes(resolved, shape) if name != "feature_ablation" else int(cut(inputs, resolved["segments"])[1].max())
+        try:
+            layer = attribute(model, inputs[:1], name, **chosen).layer
+        except DNNVizError as error:
+            print(f"{name:22}{error}")
+            continue
         variants: dict[str, Callable[[], object]] = {
             "ours": lambda name=name, chosen=chosen, layer=layer: attribute(model, inputs, name, target, layer=layer, **chosen),
             "floor": floor(model, inputs, target, passes, gradient=method.family == "gradient"),
@@ -93,6 +106,8 @@ def library(
 ) -> Callable[[], object] | None:
     """The same by Captum, as a careful user would call it; None where Captum does not have it or fails on this network."""
     import captum.attr as captum
+    from captum._utils.models.linear_model import SkLearnLinearRegression
+    from captum.attr._core.lime import get_exp_kernel_similarity_function
 
     leaf = inputs.clone().requires_grad_()
     if name == "saliency":
@@ -101,6 +116,35 @@ def library(
         return lambda: captum.GuidedBackprop(model).attribute(leaf, target=target)
     if name == "integrated_gradients":
         return lambda: captum.IntegratedGradients(model).attribute(inputs, target=target, n_steps=parameters["steps"], return_convergence_delta=True)
+    if name == "input_x_gradient":
+        return lambda: captum.InputXGradient(model).attribute(leaf, target=target)
+    if name == "deconvnet":
+        return lambda: captum.Deconvolution(model).attribute(leaf, target=target)
+    if name == "smoothgrad":
+        tunnel, spread = captum.NoiseTunnel(captum.Saliency(model)), float(parameters["noise"] * (inputs.max() - inputs.min()))
+        return lambda: tunnel.attribute(leaf, nt_samples=parameters["samples"], stdevs=spread, target=target, abs=False)
+    if name == "feature_ablation":
+        ablation = captum.FeatureAblation(model)
+        return lambda: ablation.attribute(
+            inputs, target=target, feature_mask=cut(inputs, parameters["segments"])[0][:, None], perturbations_per_eval=16
+        )
+    if name == "lime":
+        # Captum takes one input at a time.
+        kernel = get_exp_kernel_similarity_function("cosine", kernel_width=0.25)
+        explainer = captum.Lime(model, SkLearnLinearRegression(), kernel)
+
+        def explain() -> None:
+            pieces = cut(inputs, parameters["segments"])[0]
+            for row in range(len(inputs)):
+                explainer.attribute(
+                    inputs[row : row + 1],
+                    target=target[row],
+                    feature_mask=pieces[row][None, None],
+                    n_samples=parameters["samples"],
+                    perturbations_per_eval=64,
+                )
+
+        return explain
     if name == "occlusion":
         window, stride = parameters["window"], parameters["stride"]
         return lambda: captum.Occlusion(model).attribute(
