@@ -252,8 +252,8 @@ def _write(
                 (folder / name).write_bytes(png(enlarged(pixels, pixels.shape[1] * factor, pixels.shape[0] * factor)))
             painted[-1].append(pixels if held is not None else None)
             entries.append(_entry(name, row, tile, known["about"] or {}))
-    targets = list(dict.fromkeys(_words(row["target"], row["explained"][0]) for row in rows))
-    page = sheet.compose(gallery, inputs, painted, sheet.caption(run.name, gallery["epoch"], targets, look))
+    names = [_words(run, target) for target in gallery["request"]["targets"]]
+    page = sheet.compose(gallery, inputs, painted, sheet.caption(run.name, gallery["epoch"], names, look))
     (folder / "gallery.svg").write_text(sheet.as_svg(page), encoding="utf-8")
     (folder / "gallery.png").write_bytes(png(sheet.as_image(page, scale)))
     about = {"run": run.name, "epoch": gallery["epoch"], "look": vars(look), "tiles": entries}
@@ -326,7 +326,8 @@ def _slug(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-").lower()[:60] or "x"
 
 
-def _words(target: str, name: str) -> str:
+def _words(run: Run, target: str) -> str:
     """A target as the caption names it."""
-    words = {"predicted": "the predicted class", "true": "the true class", "predicted-second": "the predicted class less that of the runner-up"}
-    return words.get(target) or f"“{name}”"
+    from dnnviz.explain.plan import target_name
+
+    return {"predicted": "the predicted class", "true": "the true class"}.get(target) or f"“{target_name(run, target)}”"

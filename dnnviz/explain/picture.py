@@ -1,4 +1,4 @@
-"""A map painted over its input, pixel by pixel as the attribution page does it (assets/attribution.js, `paint`). numpy and Pillow only."""
+"""A map painted over its input, pixel by pixel as the attribution page does it (assets/attribution_paint.js). numpy and Pillow only."""
 
 from __future__ import annotations
 

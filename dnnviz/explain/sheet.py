@@ -15,16 +15,16 @@ from PIL import Image, ImageDraw, ImageFont
 from dnnviz.explain.picture import SMOOTH_FROM, Look, enlarged, png
 
 # A sheet is for paper: always the light colours (assets/dnnviz.css).
-_GROUND, _INK, _MUTED, _LINE = "#fbfbfa", "#1d2329", "#66707a", "#e4e6e8"
+_GROUND, _INK, _MUTED, _RULE = "#fbfbfa", "#1d2329", "#66707a", "#e4e6e8"
 _STATES = {"good": "#2f9e62", "warning": "#b7791f", "degenerate": "#b2182b"}
 _FAMILY = "Liberation Sans, Arial, Helvetica, sans-serif"
 _FONTS = {
     False: ("LiberationSans-Regular.ttf", "Arial.ttf", "arial.ttf", "DejaVuSans.ttf", "Helvetica.ttc"),
     True: ("LiberationSans-Bold.ttf", "Arial Bold.ttf", "arialbd.ttf", "DejaVuSans-Bold.ttf", "Helvetica.ttc"),
 }
-_SIDE, _GAP, _LEFT, _HEAD, _FOOT = 150, 8, 176, 30, 26  # of a tile, between tiles, of the column of text, above, below a tile
-_TOP = 3  # classes named beside an input
-_LEAST_ROW = 116  # a row's text needs this much also where tiles are low
+# Of a tile, between tiles, of the column of text, above the rows, below a tile, of a line (as assets/attribution_save.js has them).
+_SIDE, _GAP, _LEFT, _HEAD, _FOOT, _LINE = 150, 8, 190, 30, 26, 17
+_NAMED = 4  # targets in a caption
 _MOST_PIXELS = 16_000  # of a side of a PNG
 
 
@@ -57,63 +57,71 @@ def compose(gallery: Mapping[str, Any], inputs: Sequence[np.ndarray], painted: S
     height, width = gallery["size"]
     tall = _SIDE * height / width
     columns, rows = gallery["columns"], gallery["rows"]
-    step = max(tall + _FOOT, _LEAST_ROW)
-    broad = max(_LEFT + 24 + (len(columns) + 1) * (_SIDE + _GAP) - _GAP, 480)
-    lines = _wrap(caption, broad - 24, 11.5, 8)
-    below = _HEAD + len(rows) * step
-    sheet = Sheet(broad, below + 18 + 16 * len(lines))
+    sheet = Sheet(max(_LEFT + 24 + (len(columns) + 1) * (_SIDE + _GAP) - _GAP, 480), 0)
 
     def place(column: int) -> float:
         return _LEFT + 12 + column * (_SIDE + _GAP)
 
     for number, title in enumerate(["Input", *(column["title"] for column in columns)]):
         sheet.text(place(number), 20, _fit(title, _SIDE, 12, True), 12, bold=True)
+    y = float(_HEAD)
     for r, row in enumerate(rows):
-        y = _HEAD + r * step
-        _describe(sheet, row, y)
-        sheet.image(place(0), y, _SIDE, tall, inputs[r])
+        # An input explained for several targets is shown once, above.
+        first = r == 0 or rows[r - 1]["source"] != row["source"]
+        beside = _beside(row, first, sum(other["source"] == row["source"] for other in rows) == 1)
+        for i, (text, value, strong) in enumerate(beside):
+            fill = _INK if strong else _MUTED
+            sheet.text(12, y + 13 + _LINE * i, _fit(text, _LEFT - (56 if value else 16), 11.5, strong), 11.5, fill, bold=strong)
+            sheet.text(_LEFT, y + 13 + _LINE * i, value, 11.5, fill, bold=strong, right=True)
+        if first:
+            sheet.image(place(0), y, _SIDE, tall, inputs[r])
         for c, tile in enumerate(gallery["tiles"][r]):
-            x, about, pixels = place(c + 1), tile["about"] or {}, painted[r][c]
-            if pixels is None:
-                sheet.frame(x, y, _SIDE, tall)
-                for i, line in enumerate(_wrap(about.get("error", "Not computed."), _SIDE - 12, 9.5, max(int((tall - 8) / 12), 1))):
-                    sheet.text(x + 6, y + 15 + 12 * i, line, 9.5, _MUTED)
-                continue
-            note = about["note"]
-            sheet.image(x, y, _SIDE, tall, pixels)
-            sheet.dot(x + 4, y + tall + 11, 3.5, _STATES.get(note["state"], _MUTED), note["state"] == "degenerate")
-            sheet.text(x + 13, y + tall + 15, _fit(note["text"], _SIDE - 14, 10.5), 10.5, _MUTED)
+            _tile(sheet, place(c + 1), y, tall, tile["about"] or {}, painted[r][c])
+        y += max(tall, _LINE * (len(beside) - 1)) + _FOOT
+    lines = _wrap(caption, sheet.width - 24, 11.5, 8)
     for i, line in enumerate(lines):
-        sheet.text(12, below + 16 + 16 * i, line, 11.5, _MUTED)
+        sheet.text(12, y + 16 + 16 * i, line, 11.5, _MUTED)
+    sheet.height = y + 18 + 16 * len(lines)
     return sheet
 
 
-def _describe(sheet: Sheet, row: Mapping[str, Any], y: float) -> None:
-    """What stands left of a row: the input, its true class, what the network says and what is explained."""
-    room = _LEFT - 16
-    sheet.text(12, y + 13, _fit(row["name"] + ("" if row["truth"] is None else f", true: {row['truth']}"), room, 12, True), 12, bold=True)
-    name, share, one_class = row["explained"]
-    listed = list(row["top"][:_TOP])
-    if one_class and not any(entry[2] for entry in listed):
-        listed.append([name, share, True])
-    for i, (label, probability, explained) in enumerate(listed):
-        fill = _INK if explained else _MUTED
-        sheet.text(12, y + 33 + 17 * i, _fit(label, room - 34, 11.5, explained), 11.5, fill, bold=explained)
-        sheet.text(_LEFT - 4, y + 33 + 17 * i, _share(probability), 11.5, fill, bold=explained, right=True)
-    if not one_class:
-        sheet.text(12, y + 36 + 17 * len(listed), "Explained:", 10.5, _MUTED)
-        sheet.text(12, y + 51 + 17 * len(listed), _fit(name, room, 11.5, True), 11.5, bold=True)
+def _tile(sheet: Sheet, x: float, y: float, tall: float, about: Mapping[str, Any], pixels: np.ndarray | None) -> None:
+    if pixels is None:
+        sheet.frame(x, y, _SIDE, tall)
+        for i, line in enumerate(_wrap(about.get("error", "Not computed."), _SIDE - 12, 9.5, max(int((tall - 8) / 12), 1))):
+            sheet.text(x + 6, y + 15 + 12 * i, line, 9.5, _MUTED)
+        return
+    note = about["note"]
+    sheet.image(x, y, _SIDE, tall, pixels)
+    sheet.dot(x + 4, y + tall + 11, 3.5, _STATES.get(note["state"], _MUTED), note["state"] == "degenerate")
+    sheet.text(x + 13, y + tall + 15, _fit(note["text"], _SIDE - 14, 10.5), 10.5, _MUTED)
+
+
+def _beside(row: Mapping[str, Any], first: bool, alone: bool) -> list[tuple[str, str, bool]]:
+    """Lines left of a row, (text, number, whether bold): the input and what the network says of it, and what is explained.
+
+    first: whether it is the first row of its input; alone: whether it is the only one.
+    """
+    name, probability, one_class = row["explained"]
+    found = [(row["name"] + ("" if row["truth"] is None else f", true: {row['truth']}"), "", True)] if first else []
+    if not alone or not one_class:
+        found += [("Explained:", "", False), (name, _share(probability) if one_class else "", True)]
+    if first:
+        found += [(label, _share(share), explained and alone) for label, share, explained, *_ in row["top"]]
+        if alone and one_class and row["top"] and not any(entry[2] for entry in row["top"]):
+            found.append((name, _share(probability), True))
+    return found
 
 
 def caption(name: str, epoch: int, targets: Sequence[str], look: Look) -> str:
     """The line under a gallery: of what it is, and how to read its colours."""
     signs = {
-        "auto": "red speaks for what is explained, blue against it, where a method is signed",
+        "auto": "red speaks for it, blue against it, where a method is signed",
         "absolute": "absolute values",
-        "positive": "positive evidence only",
+        "positive": "evidence for it only",
     }[look.sign]
     scale = "its largest value" if look.clip == 100 else f"its {look.clip:g}th percentile"
-    what = " and of ".join(targets)
+    what = ", ".join(targets) if len(targets) <= _NAMED else "the targets named at the left"
     return f"{name}, epoch {epoch}. What the score of {what} depends on; {signs}. Each tile on its own scale, strongest colour at {scale}."
 
 
@@ -139,7 +147,7 @@ def as_svg(sheet: Sheet) -> str:
             parts.append(f'<circle cx="{x:g}" cy="{y:g}" r="{radius - 1 if hollow else radius:g}" {look}/>')
         else:
             x, y, width, height = item
-            parts.append(f'<rect x="{x + 0.5:g}" y="{y + 0.5:g}" width="{width - 1:g}" height="{height - 1:g}" fill="none" stroke="{_LINE}"/>')
+            parts.append(f'<rect x="{x + 0.5:g}" y="{y + 0.5:g}" width="{width - 1:g}" height="{height - 1:g}" fill="none" stroke="{_RULE}"/>')
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{sheet.width:g}" height="{sheet.height:g}" '
         f'viewBox="0 0 {sheet.width:g} {sheet.height:g}" font-family="{_FAMILY}">'
@@ -166,7 +174,7 @@ def as_image(sheet: Sheet, scale: float) -> Image.Image:
             draw.ellipse(box, fill=None if hollow else fill, outline=fill, width=max(round(2 * scale), 1))
         else:
             x, y, width, height = (v * scale for v in item)
-            draw.rectangle((x, y, x + width - 1, y + height - 1), outline=_LINE, width=max(round(scale), 1))
+            draw.rectangle((x, y, x + width - 1, y + height - 1), outline=_RULE, width=max(round(scale), 1))
     return picture
 
 
