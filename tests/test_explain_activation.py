@@ -10,10 +10,11 @@ from torch import nn
 
 from dnnviz.errors import DNNVizError
 from dnnviz.explain import METHODS, attribute, attribute_all
-from dnnviz.models import build, import_torchvision
+from dnnviz.models import import_torchvision
+from tests import trained
+from tests.trained import close
 
 FAMILY = ("cam", "grad_cam", "grad_cam_pp", "score_cam", "layer_cam", "eigen_cam", "guided_grad_cam", "attention_rollout")
-MEAN, STD = np.array([0.485, 0.456, 0.406], np.float32), np.array([0.229, 0.224, 0.225], np.float32)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -26,26 +27,22 @@ def one_thread():
 
 @pytest.fixture(scope="module")
 def resnet20(shared_data):
-    return build("dnnviz:resnet20", weights=shared_data / "weights" / "resnet20_cifar10.pt").eval()
+    return trained.resnet20(shared_data)
 
 
 @pytest.fixture(scope="module")
 def cifar(shared_data):
-    with np.load(shared_data / "cifar10" / "test_1000.npz") as file:
-        return torch.from_numpy(((file["images"][:6].astype(np.float32) / 255 - MEAN) / STD).transpose(0, 3, 1, 2).copy())
+    return trained.cifar(shared_data)
 
 
 @pytest.fixture(scope="module")
 def squeezenet(shared_data):
-    return build("torchvision:squeezenet1_1", weights=shared_data / "weights" / "squeezenet1_1_imagenet.pt").eval()
+    return trained.squeezenet(shared_data)
 
 
 @pytest.fixture(scope="module")
 def photo(shared_data):
-    from PIL import Image
-
-    picture = np.asarray(Image.open(shared_data / "photos" / "cat_dog.png").convert("RGB").resize((224, 224)), np.float32)
-    return torch.from_numpy(((picture / 255 - MEAN) / STD).transpose(2, 0, 1).copy())[None]
+    return trained.photos(shared_data, ("cat_dog.png",))
 
 
 def torchvision_network(name, size=64, **extra):
@@ -56,13 +53,6 @@ def torchvision_network(name, size=64, **extra):
             if not parameter.any():
                 parameter.normal_(std=0.02)  # torchvision gives a vision transformer a zero head
     return model.eval(), torch.randn(2, 3, size, size)
-
-
-def close(ours, reference, tolerance=1e-4):
-    ours, reference = (np.asarray(a.detach() if isinstance(a, torch.Tensor) else a) for a in (ours, reference))
-    assert ours.shape == reference.shape
-    error = np.abs(ours - reference).max() / np.abs(reference).max()
-    assert error < tolerance, f"relative error {error:.1e}"
 
 
 def scaled(maps):
@@ -191,6 +181,7 @@ def test_score_cam_says_when_masking_makes_no_difference():
     assert note.state == "warning" and "of 6 channels" in note.text
 
 
+@pytest.mark.filterwarnings("ignore:Setting backward hooks")
 @pytest.mark.parametrize("case", CASES[1:3], indirect=True)
 def test_guided_grad_cam_is_captums(case):
     from captum.attr import GuidedGradCam
@@ -205,7 +196,7 @@ def test_guided_grad_cam_is_captums(case):
     close(found.heatmap, reference.sum(dim=1))
 
 
-def test_guided_grad_cam_shares_one_pass():
+def test_methods_of_one_pass_share_it():
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
     calls = []
     model.register_forward_pre_hook(lambda module, args: calls.append(len(args[0])))
@@ -214,6 +205,8 @@ def test_guided_grad_cam_shares_one_pass():
     assert calls == [3]
     alone = attribute(model, torch.rand(3, 1, 9, 9), "guided_grad_cam", layer="1")
     assert calls == [3, 3] and alone.layer == together["grad_cam"].layer == "1"
+    attribute(model, torch.rand(3, 1, 9, 9), "cam")
+    assert calls == [3, 3, 3]
 
 
 @pytest.mark.parametrize(("network", "inputs"), [("resnet20", "cifar"), ("squeezenet", "photo")])

@@ -45,8 +45,8 @@ def cam(question: Question) -> Answer:
     from dnnviz.explain.maps import upsampled
     from dnnviz.explain.question import Answer, gradient_note
 
-    classes = question.classes_only("CAM")
     maps, linear, layer = _pooled_maps(question)
+    classes = question.classes_only("CAM")
     weights = classes if linear is None else F.linear(classes, linear.weight.T)
     values = (weights[:, :, None, None] * maps).sum(dim=1, keepdim=True).detach()
     bias = 0 if linear is None or linear.bias is None else (classes * linear.bias).sum(dim=1).detach()

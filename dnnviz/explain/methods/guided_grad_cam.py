@@ -44,6 +44,6 @@ def guided_grad_cam(question: Question) -> Answer:
         if where.state == "degenerate":
             note = where
         elif not question.rectifiers and note.state == "good":
-            note = Note("degenerate", "gradient × Grad-CAM: no ReLU found", why=_NONE)
+            note = Note("degenerate", "nothing guided: no ReLU found", why=_NONE)
         notes.append(note)
     return Answer(values, values.sum(dim=1), notes, cam.layer)
