@@ -1,0 +1,276 @@
+"""Shortcuts: shares of border and corners, classes that stand out, clusters of maps, the job on the demo runs, and the view."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import dnnviz
+from dnnviz.errors import DNNVizError, RunError
+from dnnviz.explain.shortcuts import task
+from dnnviz.explain.shortcuts.clusters import reduced, spectral
+from dnnviz.explain.shortcuts.keys import PER_CLASS, asked, get_shortcuts, members, shortcuts_key
+from dnnviz.explain.shortcuts.measures import REGIONS, deviations, evidence, regions, shares, suspicious
+from dnnviz.explain.shortcuts.task import find_shortcuts
+from dnnviz.results import Results
+from dnnviz.settings import DEMO_RUNS, ROOT, Settings
+from tests.conftest import wait_for_jobs, wait_idle
+
+UPPER_LEFT = REGIONS.index("upper left corner")
+
+
+def quiet(done, total, text=""):
+    pass
+
+
+def blobs(count, centre, size=16, seed=0):
+    """Maps [count, size, size] with a blob at a place, and noise."""
+    y, x = np.mgrid[0:size, 0:size]
+    blob = np.exp(-((y - centre[0]) ** 2 + (x - centre[1]) ** 2) / 8)
+    return (blob + np.random.default_rng(seed).uniform(0, 0.1, (count, size, size))).astype(np.float32)
+
+
+# -- measures --------------------------------------------------------------------------------------------------------
+
+
+def test_maps_have_mass_one_of_what_speaks_for_the_class():
+    maps = np.zeros((4, 8, 8), np.float32)
+    maps[0, 1, 1], maps[0, 2, 2] = 3.0, -9.0
+    maps[1] = -1.0
+    maps[2, 0, 0], maps[2, 7, 7] = 1.0, np.nan
+    found, some = evidence(maps)
+    assert some.tolist() == [True, False, True, False]
+    assert found[0, 1, 1] == 1
+    assert found.sum(axis=(1, 2)).tolist() == [1, 0, 1, 0]
+    assert found.min() == 0
+
+
+def test_an_even_spread_has_density_one_everywhere_and_a_corner_has_all_in_one_place():
+    masks = regions(16, 32)
+    assert masks[0].sum() == 16 * 32 - 12 * 24
+    assert [int(mask.sum()) for mask in masks[1:]] == [4 * 8] * 4
+    even = np.full((1, 16, 32), 1 / 512)
+    corner = np.zeros((1, 16, 32))
+    corner[0, 0, 0] = 1
+    found, density = shares(np.concatenate([even, corner]))
+    np.testing.assert_allclose(density[0], 1, rtol=1e-6)
+    np.testing.assert_allclose(found[1], [1, 1, 0, 0, 0])
+    np.testing.assert_allclose(density[1], [512 / 224, 16, 0, 0, 0])
+    assert regions(2, 2)[1:].sum() == 4, "tiny maps have corners of a pixel"
+
+
+def test_a_class_stands_out_by_robust_deviations_and_never_below_an_even_spread():
+    densities = np.full((10, 5), 0.6) + np.linspace(0, 0.1, 10)[:, None]
+    densities[4, 1] = 2.0
+    densities[5, 2] = 0.95  # far from the others as well, but there is less than an even spread would put there
+    counts = np.full(10, 12)
+    z = deviations(densities, counts)
+    assert z[4, 1] > 5
+    others = np.delete(densities[:, 1], 4)
+    spread = max(1.4826 * np.median(np.abs(others - np.median(others))), 0.15)
+    assert z[4, 1] == pytest.approx((2.0 - np.median(others)) / spread)
+    assert np.argwhere(suspicious(densities, z, counts)).tolist() == [[4, 1]]
+    counts[4] = 2
+    assert not suspicious(densities, deviations(densities, counts), counts).any(), "two images say nothing about a class"
+
+
+def test_few_classes_are_not_compared_but_an_extreme_one_is_seen():
+    densities = np.full((3, 5), 0.8)
+    densities[1, 3] = 5.0
+    counts = np.full(3, 10)
+    z = deviations(densities, counts)
+    assert np.isnan(z).all()
+    assert np.argwhere(suspicious(densities, z, counts)).tolist() == [[1, 3]]
+
+
+# -- clusters --------------------------------------------------------------------------------------------------------
+
+
+def test_two_ways_to_see_a_class_are_two_clusters_whatever_the_order():
+    maps, _ = evidence(np.concatenate([blobs(14, (3, 3)), blobs(8, (12, 11), seed=1)]))
+    truth = np.array([0] * 14 + [1] * 8)
+    found, values = spectral(maps)
+    assert found.tolist() == truth.tolist(), "the larger cluster comes first"
+    assert np.diff(values).argmax() == 1
+    order = np.random.default_rng(3).permutation(22)
+    again, _ = spectral(maps[order])
+    assert again.tolist() == truth[order].tolist()
+
+
+def test_one_way_is_one_cluster_and_few_maps_are_not_split():
+    maps, _ = evidence(blobs(24, (8, 8)))
+    assert set(spectral(maps)[0]) == {0}
+    far, _ = evidence(np.concatenate([blobs(3, (3, 3)), blobs(3, (12, 12))]))
+    found, values = spectral(far)
+    assert set(found) == {0}
+    assert len(values) == 0
+
+
+def test_large_maps_are_compared_by_the_mean_of_every_area():
+    maps = np.zeros((1, 32, 48), np.float32)
+    maps[0, :2, :3] = 6.0
+    small = reduced(maps, 16)
+    assert small.shape == (1, 16, 16)
+    assert small[0, 0, 0] == pytest.approx(6)
+    assert small.sum() == pytest.approx(6)
+
+
+def test_find_shortcuts_joins_it_all():
+    maps = {label: (np.arange(12) + 12 * label, blobs(12, (8, 8), seed=label)) for label in range(6)}
+    # Half of the inputs of class 3 are recognised by a corner, one map has no evidence at all.
+    maps[3][1][6:] = blobs(6, (0, 0), seed=9)
+    maps[3][1][0] = -1
+    found = find_shortcuts(maps, [{"state": "good", "text": f"gap {i} %", "why": "x"} for i in range(72)])
+    assert found.classes.tolist() == list(range(6))
+    assert found.counts.tolist() == [12, 12, 12, 11, 12, 12]
+    assert found.order[0] == 3
+    assert found.marked[3, UPPER_LEFT]
+    assert not np.delete(found.marked, 3, axis=0).any()
+    groups = [found.inputs[found.assignments == c].tolist() for c in np.flatnonzero(found.cluster_classes == 3)]
+    assert groups == [[42, 43, 44, 45, 46, 47], [37, 38, 39, 40, 41]]
+    assert found.assignments[36] == -1
+    np.testing.assert_allclose(found.means.sum(axis=(1, 2)), 1, rtol=1e-5)
+    assert found.means.dtype == found.cluster_means.dtype == np.float32
+    assert found.notes == (("good", "gap", 72, "x"),), "notes that differ in their numbers only are one"
+
+
+# -- the job ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory):
+    return Settings(runs=(DEMO_RUNS,), cache=tmp_path_factory.mktemp("cache"))
+
+
+def look(settings, name, method, **params):
+    run = dnnviz.open_run(DEMO_RUNS / name)
+    [key] = task.run(settings, {"run": name, "epoch": run.epochs[-1], "method": method, **params}, quiet)
+    return run, get_shortcuts(Results(settings.private_cache() / "results"), key)
+
+
+@pytest.mark.parametrize("method", ["saliency", "guided_backprop"])
+def test_the_tampered_class_stands_out_at_its_mark_and_nothing_else_does(settings, method):
+    run, found = look(settings, "digits-tampered", method)
+    assert found.counts.tolist() == [PER_CLASS] * 10
+    assert [run.classes[found.classes[row]] for row in np.flatnonzero(found.marked.any(axis=1))] == ["8"]
+    row = int(found.order[0])
+    assert run.classes[found.classes[row]] == "8"
+    assert np.flatnonzero(found.marked[row]).tolist() == [UPPER_LEFT]
+    assert found.z[row, UPPER_LEFT] > 6
+    more = found.means[row] - np.delete(found.means, row, axis=0).mean(axis=0)
+    assert max(np.unravel_index(more.argmax(), more.shape)) <= 2, "the mark is the pixel in the upper left corner"
+
+
+def test_the_clusters_part_the_marked_training_images_from_the_test_images(settings):
+    run, found = look(settings, "digits-tampered", "saliency")
+    row = int(found.order[0])
+    splits = [run.input_splits[found.inputs[found.assignments == c]] for c in np.flatnonzero(found.cluster_classes == row)]
+    assert len(splits) == 2
+    train, test = run.splits.index("train"), run.splits.index("test")
+    assert (splits[0] == train).sum() == 12, "all marked images are in one cluster"
+    assert set(splits[1]) == {test}
+
+
+@pytest.mark.parametrize("name", ["digits", "shapes"])
+def test_nothing_is_marked_where_nothing_was_hidden(settings, name):
+    for method in ("saliency", "grad_cam"):
+        _, found = look(settings, name, method, per_class=16)
+        assert not found.marked.any(), method
+
+
+def test_the_job_stores_one_key_and_uses_what_is_there(settings, monkeypatch):
+    params = {"run": "digits", "epoch": 25, "method": "input_x_gradient", "parameters": {}, "layer": None, "per_class": 8}
+    told = []
+    [key] = task.run(settings, params, lambda done, total, text="": told.append((done, total)))
+    run = dnnviz.open_run(DEMO_RUNS / "digits")
+    assert key == shortcuts_key(run, asked(run, params))
+    assert told[-1] == (80, 80)
+    monkeypatch.setattr(task, "Explainer", lambda *_: pytest.fail("the network was built again"))
+    assert task.run(settings, params, quiet) == [key]
+    # Another number of inputs is another question, but maps that are there serve it: those of 4 inputs are among those of 8 only in part.
+    other = asked(run, {**params, "per_class": 4})
+    assert shortcuts_key(run, other) != key
+    assert {label: len(inputs) for label, inputs in members(run, 4).items()} == dict.fromkeys(range(10), 4)
+    results = Results(settings.private_cache() / "results")
+    before = get_shortcuts(results, key)
+    results.path(key).unlink()
+    task.run(settings, params, quiet)
+    np.testing.assert_array_equal(get_shortcuts(results, key).means, before.means)
+
+
+def test_what_cannot_be_is_a_sentence(settings):
+    base = {"run": "digits", "epoch": 25, "method": "saliency"}
+    for change, error, words in (
+        ({"method": "magic"}, DNNVizError, "no attribution method 'magic'"),
+        ({"epoch": 99}, RunError, "99"),
+        ({"layer": "nowhere"}, RunError, "nowhere"),
+        ({"per_class": 100}, DNNVizError, "per_class is 100"),
+        ({"method": "attention_rollout"}, DNNVizError, "MultiheadAttention"),
+    ):
+        with pytest.raises(error, match=words):
+            task.run(settings, {**base, **change}, quiet)
+
+
+def test_the_view_needs_neither_torch_nor_scikit_learn():
+    code = (
+        "import sys, dnnviz.components.shortcuts_cards\nassert not {'torch', 'sklearn', 'captum', 'skimage'} & set(sys.modules), sorted(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+
+
+# -- the view --------------------------------------------------------------------------------------------------------
+
+
+def test_the_view_offers_computes_and_links_to_the_gallery(page, live_app):
+    page.goto(live_app.url + "/attribution?run=digits-tampered&view=shortcuts&per=16")
+    button = page.get_by_role("button", name="Look for shortcuts")
+    button.wait_for()
+    assert "160 evaluations of the network" in page.locator("#shortcuts-cards").inner_text()
+    button.click()
+    first = page.locator(".dv-shortcuts-card").first
+    first.wait_for()
+    wait_for_jobs(page)
+    assert page.locator(".dv-shortcuts-card").count() == 10
+    assert "1 of 10 classes stands out" in page.locator(".dv-shortcuts-summary").inner_text()
+    assert first.get_attribute("aria-label") == "Class 8"
+    assert "stands out: upper left corner" in first.inner_text()
+    assert page.locator(".dv-shortcuts-card.marked").count() == 1
+    drawn = "image => image.complete && image.naturalWidth === 16"
+    assert first.locator("img.mean").evaluate(drawn)
+    # The choice is part of the address; another method is another question, and a reload gives this one back.
+    page.locator("select").filter(has=page.locator("option", has_text="Guided backprop")).last.select_option("guided_backprop")
+    page.get_by_role("button", name="Look for shortcuts").wait_for()
+    wait_idle(page)
+    assert "shortcut=guided_backprop" in page.url
+    assert "per=16" in page.url
+    page.reload()
+    button.wait_for()
+    wait_idle(page)
+    assert "shortcut=guided_backprop" in page.url
+    page.locator("select").filter(has=page.locator("option", has_text="Guided backprop")).last.select_option("saliency")
+    first.wait_for()
+    wait_idle(page)
+    group = first.locator(".dv-shortcuts-words > a").first
+    count = int(group.inner_text().split()[0])
+    group.click()
+    page.wait_for_url("**/attribution?*by=chosen*")
+    wait_for_jobs(page)
+    assert page.locator("#attribution-tiles .dv-tile").count() == min(count, 10)
+
+
+def test_a_run_whose_network_cannot_be_built_says_so(page, make_live_app, tmp_path):
+    from tests.runs import write_run
+
+    write_run(tmp_path / "runs" / "plain")
+    manifest = json.loads(Path(tmp_path / "runs" / "plain" / "run.json").read_text())
+    assert not manifest["model"].get("spec")
+    app = make_live_app(runs=[tmp_path / "runs"])
+    page.goto(app.url + "/attribution?view=shortcuts")
+    page.locator("#shortcuts-cards .dv-empty").wait_for()
+    assert "does not say how to build its network" in page.locator("#shortcuts-cards").inner_text()
