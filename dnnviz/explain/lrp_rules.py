@@ -121,16 +121,22 @@ class Layer:
 
 
 def stable(values: torch.Tensor, epsilon: float = STABLE) -> torch.Tensor:
-    """Values moved away from zero by `epsilon`, each to its own side."""
-    return torch.where(values < 0, values - epsilon, values + epsilon)
+    """A copy of the values moved away from zero by `epsilon`, each to its own side."""
+    return torch.copysign(values.new_tensor(epsilon), values).add_(values)
+
+
+def over(relevance: torch.Tensor, values: torch.Tensor, epsilon: float = STABLE) -> torch.Tensor:
+    """Relevance over the stable values."""
+    denominator = stable(values, epsilon)
+    return torch.div(relevance, denominator, out=denominator)
 
 
 def epsilon_rule(layer: Layer, relevance: torch.Tensor, epsilon: float) -> torch.Tensor:
     """In proportion to what each input contributes to the output. Source: Bach et al. 2015, equation 58."""
-    flowing = relevance / stable(layer.output, epsilon)
+    flowing = over(relevance, layer.output, epsilon)
     if layer.scale is not None:
-        flowing = flowing * layer.over_outputs(layer.scale)
-    return layer.inputs * layer.map.backward(flowing, layer.weight, layer.inputs)
+        flowing *= layer.over_outputs(layer.scale)
+    return layer.map.backward(flowing, layer.weight, layer.inputs).mul_(layer.inputs)
 
 
 def gamma_rule(layer: Layer, relevance: torch.Tensor, gamma: float) -> torch.Tensor:
@@ -141,30 +147,31 @@ def gamma_rule(layer: Layer, relevance: torch.Tensor, gamma: float) -> torch.Ten
     weight, factor, bias = layer.merged()
     positive, negative = layer.halves()
     # w + γ max(w, 0) = (1 + γ) · raised and w + γ min(w, 0) = lowered, one pass over the weights each.
-    raised = F.leaky_relu(weight, 1 / (1 + gamma))
-    up = 1 + gamma if factor is None else (1 + gamma) * factor
-    total = layer.map.forward(positive, raised) * up
-    lowered = None
+    raised, lowered = F.leaky_relu(weight, 1 / (1 + gamma)), None
+    up, down = (1 + gamma, 1) if factor is None else ((1 + gamma) * factor, factor)
+    total = layer.map.forward(positive, raised).mul_(up)
     if negative is not None:
         lowered = F.leaky_relu(weight, 1 + gamma)
-        rest = layer.map.forward(negative, lowered)
-        total += rest if factor is None else rest * factor
+        total += layer.map.forward(negative, lowered).mul_(down)
     if bias is not None:
         total += bias + gamma * bias.clamp(min=0)
     # The two denominators, for outputs above and below zero, are y + γ y⁺ and y + γ y⁻ with y⁺ + y⁻ = y.
-    above = torch.where(layer.output > 0, relevance / stable(total), 0)
-    below = torch.where(layer.output < 0, relevance / stable((2 + gamma) * layer.output - total), 0)
-    found = positive * layer.map.backward(above * up, raised, layer.inputs)
+    output = layer.output
+    below = relevance * (output < 0)
     mixed = bool(below.any())
+    above = relevance * (output > 0) if mixed else relevance
+    if mixed:
+        below = over(below, torch.sub((2 + gamma) * output, total))
+    above = over(above, total)
+    found = layer.map.backward(above * up, raised, layer.inputs).mul_(positive)
     if mixed or negative is not None:
         lowered = F.leaky_relu(weight, 1 + gamma) if lowered is None else lowered
-        down = 1 if factor is None else factor
         if mixed:
-            found += positive * layer.map.backward(below * down, lowered, layer.inputs)
+            found.addcmul_(positive, layer.map.backward(below * down, lowered, layer.inputs))
         if negative is not None:
-            found += negative * layer.map.backward(above * down, lowered, layer.inputs)
+            found.addcmul_(negative, layer.map.backward(above * down, lowered, layer.inputs))
             if mixed:
-                found += negative * layer.map.backward(below * up, raised, layer.inputs)
+                found.addcmul_(negative, layer.map.backward(below * up, raised, layer.inputs))
     return found
 
 
@@ -175,40 +182,42 @@ def alpha_beta_rule(layer: Layer, relevance: torch.Tensor, alpha: float) -> torc
     """
     weight, factor, bias = layer.merged()
     positive, negative = layer.halves()
-    beta = alpha - 1
-    found = torch.zeros_like(layer.inputs)
-    for share, same, other in ((alpha, "min", "max"), (-beta, "max", "min"))[: 2 if beta else 1]:
-        with_positive = weight.clamp(**{same: 0})
-        with_negative = weight.clamp(**{other: 0}) if negative is not None else None
-        total = layer.map.forward(positive, with_positive)
-        if with_negative is not None:
-            total += layer.map.forward(negative, with_negative)
+    both = negative is not None
+    raising = weight.clamp(min=0)
+    lowering = weight.clamp(max=0) if both or alpha > 1 else None
+    parts = [(alpha, raising, lowering, None if bias is None else bias.clamp(min=0))]
+    if alpha > 1:
+        parts.append((1 - alpha, lowering, raising, None if bias is None else bias.clamp(max=0)))
+    found = None
+    for share, of_positive, of_negative, constant in parts:
+        total = layer.map.forward(positive, of_positive)
+        if both:
+            total += layer.map.forward(negative, of_negative)
         if factor is not None:
             total *= factor
-        if bias is not None:
-            total += bias.clamp(**{same: 0})
-        flowing = share * relevance / stable(total)
-        if factor is not None:
-            flowing *= factor
-        found += positive * layer.map.backward(flowing, with_positive, layer.inputs)
-        if with_negative is not None:
-            found += negative * layer.map.backward(flowing, with_negative, layer.inputs)
+        if constant is not None:
+            total += constant
+        flowing = over(relevance, total).mul_(share if factor is None else share * factor)
+        for inputs, weights in ((positive, of_positive), (negative, of_negative)):
+            if inputs is not None:
+                part = layer.map.backward(flowing, weights, layer.inputs).mul_(inputs)
+                found = part if found is None else found.add_(part)
     return found
 
 
 def box_rule(layer: Layer, relevance: torch.Tensor, low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
     """For the layer that sees pixels: in proportion to the contributions beyond those of the least favourable pixels.
 
-    low, high: bounds of the input, of a shape that broadcasts to it. Source: Montavon et al. 2017, section 3.2 (the zᴮ rule).
+    low, high: bounds of the input, [1, …] each. Source: Montavon et al. 2017, section 3.2 (the zᴮ rule).
     """
-    weight = layer.weight if layer.scale is None else layer.map.scaled(layer.weight, layer.scale)
-    terms = ((layer.inputs, weight), (-low.expand_as(layer.inputs), weight.clamp(min=0)), (-high.expand_as(layer.inputs), weight.clamp(max=0)))
-    total = layer.map.forward(*terms[0])
-    for bound, part in terms[1:]:
-        # The bounds are the same for every input of the batch.
-        total += layer.map.forward(bound[:1], part)
-    flowing = relevance / stable(total)
-    found = torch.zeros_like(layer.inputs)
-    for values, part in terms:
-        found += values * layer.map.backward(flowing, part, layer.inputs)
-    return found
+    weight, factor, bias = layer.merged()
+    raising, lowering = weight.clamp(min=0), weight.clamp(max=0)
+    least = layer.map.forward(low, raising) + layer.map.forward(high, lowering)
+    total = layer.output - (least if factor is None else least * factor)
+    if bias is not None:
+        total -= bias
+    flowing = over(relevance, total)
+    if factor is not None:
+        flowing *= factor
+    found = layer.map.backward(flowing, raising, layer.inputs).mul_(layer.inputs - low)
+    return found.add_(layer.map.backward(flowing, lowering, layer.inputs).mul_(layer.inputs - high))

@@ -18,7 +18,7 @@ from dnnviz.explain.lrp_rules import (
     box_rule,
     epsilon_rule,
     gamma_rule,
-    stable,
+    over,
 )
 from dnnviz.explain.signals import ELEMENTWISE, Rule, Signals, mark, marked, ruled, signals_in
 
@@ -53,7 +53,8 @@ class Relevance(Signals):
         """The backward pass of a layer under the chosen rule; bounds: those of its input, where it is the first convolution."""
         settings = self.settings
         if bounds:
-            low, high = torch.minimum(*bounds), torch.maximum(*bounds)
+            # The same for every input of the batch.
+            low, high = torch.minimum(*bounds)[:1], torch.maximum(*bounds)[:1]
             return lambda relevance: (box_rule(layer, relevance, low, high),)
         if settings.rule == "epsilon" or (isinstance(layer.map, Linear) and settings.rule != "gamma"):
             return lambda relevance: (epsilon_rule(layer, relevance, settings.epsilon),)
@@ -85,7 +86,7 @@ def _proportional(signal: torch.Tensor, linear: Callable[[torch.Tensor], torch.T
     output = total.detach() if output is None else output
 
     def backward(relevance: torch.Tensor) -> tuple[torch.Tensor]:
-        (flowing,) = torch.autograd.grad(total, inputs, relevance / stable(total.detach()))
+        (flowing,) = torch.autograd.grad(total, inputs, over(relevance, total.detach()))
         return (inputs.detach() * flowing,)
 
     return marked(ruled(output.detach(), backward, signal))
@@ -117,7 +118,7 @@ def _add(mode: Signals, function: Callable[..., Any], args: Arguments, kwargs: d
     total = first + second
 
     def backward(relevance: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        share = relevance / stable(total)
+        share = over(relevance, total)
         return (first * share).sum_to_size(first.shape), (second * share).sum_to_size(second.shape)
 
     return marked(ruled(total.detach(), backward, one, other))

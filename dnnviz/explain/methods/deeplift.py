@@ -42,7 +42,7 @@ def deeplift(question: Question, *, baseline: str) -> Answer:
     import torch
 
     from dnnviz.explain.attribution import Note
-    from dnnviz.explain.baselines import baseline as neutral
+    from dnnviz.explain.perturb import neutral
     from dnnviz.explain.question import Answer, gradient_note, percent
     from dnnviz.explain.rescale import Rescale, reference
 

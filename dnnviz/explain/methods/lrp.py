@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from dnnviz.explain.registry import register
@@ -15,9 +16,12 @@ if TYPE_CHECKING:
 
 _RULES = ("epsilon-gamma-box", "epsilon-plus", "alpha2-beta1", "gamma", "epsilon")
 _PASSES = {"epsilon": 1, "epsilon-plus": 2, "gamma": 2, "epsilon-gamma-box": 2, "alpha2-beta1": 3}
-_WHY = "Relevance should add up to the score. What differs was taken by the biases of layers and by denominators near zero."
-_WHY_NOT = "Relevance should add up to the score. Here most of it was lost or made up on the way: do not read the map as shares of the score."
-_KEPT, _LOST = 0.05, 0.5  # share of the score missing, above which the map is marked, and above which it explains something else
+_EXACT = 0.05  # share of the score that the map may miss
+_LEAST, _MOST = 0.1, 2.0  # shares of the score outside of which the map is no split of it
+_WHY = "Relevance should add up to the score."
+_BIASES = "Relevance should add up to the score; the biases of layers, those of batch norm above all, took part of it or added to it."
+_LOST = "Relevance should add up to the score. Here most of it was lost or made up on the way: do not read the map as shares of the score."
+_NOTHING = "All of the score comes from biases, or it is so small that the rules' denominators swallow it."
 
 
 def _passes(parameters: dict[str, Any], shape: tuple[int, int, int]) -> int:
@@ -69,24 +73,27 @@ def lrp(question: Question, *, rule: str, epsilon: float, gamma: float) -> Answe
 
 
 def _notes(found: torch.Tensor, scores: torch.Tensor) -> list[Note]:
-    """A Note an input: how far the map adds up to the score."""
+    """A Note an input: which share of its score the map adds up to."""
     from dnnviz.explain.attribution import Note
     from dnnviz.explain.question import gradient_note
 
     shares = (found.flatten(1).sum(dim=1) / scores.where(scores != 0, 1e-12)).tolist()
     notes = []
     for note, share in zip(gradient_note(found, ""), shares, strict=True):
-        error = abs(share - 1)
+        text, error = f"adds up to {_percent(share)} of score", abs(share - 1)
         if note.state != "good":
-            notes.append(note)
-        elif error <= _LOST:
-            notes.append(Note("good" if error <= _KEPT else "warning", f"adds up to {_percent(share)} of score", error, _WHY))
+            notes.append(note if not math.isfinite(share) else Note("degenerate", "zero everywhere", why=_NOTHING))
+        elif error <= _EXACT:
+            notes.append(Note("good", text, error, _WHY))
+        elif _LEAST <= share <= _MOST:
+            notes.append(Note("warning", text, error, _BIASES))
         else:
-            notes.append(Note("degenerate", f"adds up to {_percent(share)} of score", error, _WHY_NOT))
+            notes.append(Note("degenerate", text, error, _LOST))
     return notes
 
 
 def _percent(share: float) -> str:
+    """A share of the score as text; those near all of it with a decimal."""
     if abs(share) >= 10:
-        return "over ±1000\u00a0%"
-    return f"{100 * share:.1f}\u00a0%" if abs(share - 1) < 0.1 else f"{100 * share:.0f}\u00a0%"
+        return f"{'−' if share < 0 else ''}over 1000\u00a0%"
+    return f"{100 * share:.{1 if abs(share - 1) < 0.1 else 0}f}\u00a0%".replace("-0\u00a0%", "0\u00a0%").replace("-", "−")
