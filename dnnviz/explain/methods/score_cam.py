@@ -84,6 +84,6 @@ def score_cam(question: Question, *, channels: int) -> Answer:
     for note, number in zip(gradient_note(weighted, ""), deciding, strict=True):
         if note.state == "good":
             flat = count > 1 and number > _EVEN * count
-            note = Note("warning" if flat else "good", f"rests on {number:.2g} of {count} channels", number, _FLAT if flat else _WHY)
+            note = Note("warning" if flat else "good", f"rests on {number:.0f} of {count} channels", number, _FLAT if flat else _WHY)
         notes.append(note)
     return positive_answer(question, weighted, notes, maps.layer)
