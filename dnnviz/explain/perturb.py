@@ -38,29 +38,17 @@ def neutral(question: Question, kind: str) -> torch.Tensor:
     """
     import torch
 
+    from dnnviz.explain.baselines import blurred
+
     inputs = question.inputs
     if kind == "mean":
         return torch.zeros_like(inputs)
     if kind == "black":
         return question.black.expand_as(inputs)
     if kind == "blur":
-        return question.once("blurred", lambda: _blurred(inputs))
+        return question.once("blurred", lambda: blurred(inputs))
     drawn = torch.rand(inputs.shape[1:], generator=torch.Generator().manual_seed(0)).to(inputs)
     return (question.black + (question.white - question.black) * drawn).expand_as(inputs)
-
-
-def _blurred(inputs: torch.Tensor) -> torch.Tensor:
-    import torch
-    import torch.nn.functional as F
-
-    sigma = max(1.0, min(inputs.shape[-2:]) / 10)
-    reach = min(int(2 * sigma), min(inputs.shape[-2:]) - 1)
-    grid = torch.arange(-reach, reach + 1, dtype=inputs.dtype, device=inputs.device)
-    kernel = torch.exp(-((grid / sigma) ** 2) / 2)
-    kernel = (kernel / kernel.sum()).expand(inputs.shape[1], 1, 1, -1)
-    wide = F.pad(inputs, (reach, reach, reach, reach), mode="reflect")
-    wide = F.conv2d(wide, kernel, groups=inputs.shape[1])
-    return F.conv2d(wide, kernel.transpose(2, 3), groups=inputs.shape[1])
 
 
 def clear_scores(question: Question) -> torch.Tensor:
