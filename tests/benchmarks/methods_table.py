@@ -1,0 +1,58 @@
+"""The README's table of attribution methods: what each costs and where it points, measured.
+
+    python -m tests.benchmarks.methods_table [--scenes 60] [--rounds 5] [--write]
+
+Costs are those of `attribution.py` (ResNet-18 with random weights, 64 × 64), places those of `attribution_masks.py` (the demo
+run `shapes`). --write puts the table between the two marks in README.md; otherwise it is printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from dnnviz.explain import METHODS
+from tests.benchmarks import attribution, attribution_masks
+
+ROOT = Path(__file__).parents[2]
+BEGIN, END = "<!-- methods: begin -->", "<!-- methods: end -->"
+
+
+def table(scenes: int, rounds: int) -> str:
+    """Markdown, a row a method."""
+    costs = attribution.ratios(rounds=rounds)
+    places = attribution_masks.measure(ROOT / "data" / "shapes", scenes, list(METHODS))
+    lines = [
+        "| method | family | × floor | × Captum | points at the object | mass inside |",
+        "|---|---|--:|--:|--:|--:|",
+    ]
+    for name, method in METHODS.items():
+        cost, place = costs.get(name), places[name]
+        floor = f"{cost.floor:.2f}" if cost else "–"
+        captum = f"{cost.library:.2f}" if cost and cost.library is not None else "–"
+        where = "– | –" if isinstance(place, str) else f"{place.pointing:.2f} | {place.inside:.2f}"
+        lines.append(f"| {method.title} | {method.family} | {floor} | {captum} | {where} |")
+    chance = places["chance"]
+    assert isinstance(chance, attribution_masks.Score)
+    lines.append(f"| *a map of noise* | | | | {chance.pointing:.2f} | {chance.inside:.2f} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--scenes", type=int, default=60)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--write", action="store_true", help="put the table into README.md")
+    given = parser.parse_args()
+    made = table(given.scenes, given.rounds)
+    if not given.write:
+        print(made)
+        return
+    readme = ROOT / "README.md"
+    before, _, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
+    _, _, after = rest.partition(END)
+    readme.write_text(f"{before}{BEGIN}\n{made}\n{END}{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
