@@ -45,7 +45,7 @@ def full_gradient(question: Question, *, rescale: bool) -> Answer:
 
     inputs = question.inputs.detach().clone().requires_grad_()
     sums: list[torch.Tensor] = []
-    maps: list[torch.Tensor] = []
+    maps: dict[tuple[int, int], torch.Tensor] = {}  # of each size, summed before they are enlarged, which is linear
 
     def collect(gradient: torch.Tensor, bias: torch.Tensor) -> None:
         """gradient: [n, C, …] with respect to what the bias [C] was added to."""
@@ -54,29 +54,31 @@ def full_gradient(question: Question, *, rescale: bool) -> Answer:
         if gradient.ndim != 4:
             return
         sizes, weight = flat.abs(), bias.abs()
-        found = torch.einsum("ncp,c->np", sizes, weight)
+        found = weight @ sizes
         if rescale:
-            least, most = ((reduced * weight) for reduced in torch.aminmax(sizes, dim=2))
-            low, high = least.amin(dim=1, keepdim=True), most.amax(dim=1, keepdim=True)
+            low = (sizes.amin(dim=2) * weight).amin(dim=1, keepdim=True)
+            high = (sizes.amax(dim=2) * weight).amax(dim=1, keepdim=True)
             found = torch.where(high > low, (found - gradient.shape[1] * low) / (high - low), 0)
-        maps.append(F.interpolate(found.reshape(len(found), 1, *gradient.shape[2:]), inputs.shape[-2:], mode="bilinear", align_corners=False))
+        size = (gradient.shape[2], gradient.shape[3])
+        maps[size] = maps.get(size, 0) + found
 
     def watch(module: torch.nn.Module, _inputs: object, output: torch.Tensor) -> None:
-        bias = _bias(module)
         # Windows folded into the batch cannot be told apart here; what they add shows as a gap.
-        if bias is None or not output.requires_grad or len(output) != len(inputs):
+        if not output.requires_grad or len(output) != len(inputs):
             return
         places_first = isinstance(module, torch.nn.Linear) and output.ndim > 2
-        output.register_hook(lambda gradient: collect(gradient.movedim(-1, 1) if places_first else gradient, bias))
+        output.register_hook(lambda gradient: collect(gradient.movedim(-1, 1) if places_first else gradient, biases[module]))
 
-    hooks = [module.register_forward_hook(watch) for module in question.model.modules() if _bias(module) is not None]
-    with removed_after(*hooks):
+    biases = {module: bias for module in question.model.modules() if (bias := _bias(module)) is not None}
+    with removed_after(*(module.register_forward_hook(watch) for module in biases)):
         score = question.score(inputs)
         found = torch.autograd.grad(score.sum(), inputs, allow_unused=True)[0] if score.requires_grad else None
     gradient = torch.zeros_like(inputs) if found is None else found
     with torch.no_grad():
         collect(gradient * inputs, torch.ones_like(inputs[0, :, 0, 0]))
-        values = torch.stack(maps).sum(dim=0)
+        values = torch.zeros_like(inputs[:, :1])
+        for size, found in maps.items():
+            values += F.interpolate(found.unflatten(1, (1, *size)), inputs.shape[-2:], mode="bilinear", align_corners=False)
         gaps = ((torch.stack(sums).sum(dim=0) - score).abs() / score.abs().clamp(min=1e-12)).tolist()
     notes = [
         note
