@@ -13,7 +13,7 @@ from torch import nn
 
 import dnnviz
 from dnnviz.errors import DNNVizError, RunError
-from dnnviz.explain import attribute
+from dnnviz.explain import attribute, attribute_all
 from dnnviz.explain.baselines import blurred
 from dnnviz.explain.targets import LayerTarget
 from dnnviz.explain.trust import keys, task
@@ -190,8 +190,10 @@ def test_stages_cover_every_weight_that_is_used_from_the_output_backwards(name):
     titles = [title for title, _ in found]
     assert len(titles) == len(set(titles)) <= 6
     assert titles[0] == {"resnet18": "fc", "squeezenet1_1": "classifier.1", "googlenet": "fc", "vit": "heads.head"}[name]
-    if name == "resnet18":
-        assert titles == ["fc", "layer4", "layer3", "layer2", "layer1", "conv1"]
+    if name in ("resnet18", "vit"):
+        layers = [f"encoder.layers.encoder_layer_{i}" for i in (2, 1, 0)]
+        transformer = ["heads.head", *layers, "encoder, its own parameters", "conv_proj"]
+        assert titles == (transformer if name == "vit" else ["fc", "layer4", "layer3", "layer2", "layer1", "conv1"])
     inside = [module for _, names in found for module in names]
     owners = {n for n, m in model.named_modules() if any(True for _ in m.parameters(recurse=False)) and not n.startswith("aux")}
     assert len(inside) == len(set(inside)) and set(inside) == owners
@@ -338,6 +340,22 @@ def test_a_tile_is_measured(folder, settings, results, given, reading):
 def test_a_method_that_is_not_defined_leaves_its_sentence(settings, results):
     [key] = task.run(settings, tile(method="attention_rollout"), lambda *_: None)
     assert "nn.MultiheadAttention" in keys.get_tile(results, key)["error"]
+
+
+def test_a_method_that_needs_what_was_learned_shows_nothing_without_it(settings, results, monkeypatch):
+    trained_only = []
+
+    def explain(model, *args, **given):
+        trained_only.append(model)
+        if model is not trained_only[0]:
+            raise DNNVizError("Not defined here.")
+        return attribute_all(model, *args, **given)
+
+    monkeypatch.setattr(task, "attribute_all", explain)
+    [key] = task.run(settings, tile(), lambda *_: None)
+    found = keys.get_tile(results, key)["randomisation"]
+    assert {row["correlation"] for row in found["stages"]} == {None} and "shows nothing" in found["verdict"]
+    assert not any(results.get(key)[row["array"]].any() for row in found["stages"])
 
 
 def test_methods_are_ranked_by_the_job(folder, settings, results):

@@ -29,8 +29,9 @@ while the job runs, poll it; `complete` says that nothing follows):
      "randomisation": {"stages": [{"stage": "fc", "correlation": 0.31, "signed": 0.28, "similarity": 0.5, "array": "stage0"}, …],
                        "state": "good" | "warning", "verdict": "sentence"},
                                                 from the output backwards, each stage with all before it; correlation: Spearman, of
-                                                absolute values (signed: as they are), null where a map is constant; similarity: SSIM;
-                                                array null where the method failed on the network so changed
+                                                absolute values (signed: as they are), null where a map is constant; similarity: SSIM; all
+                                                three null, and the map zero, where the method is not defined on the network so
+                                                changed. state and verdict are null until the last stage is there
      "original": "heatmap",                     name of the array of the map itself
      "seconds": 8.1}
 

@@ -14,6 +14,7 @@ from dnnviz.explain.maps import removed_after
 from dnnviz.explain.network import undisturbed
 
 _UNCHANGED = 0.7  # rank correlation above which a map counts as hardly changed
+_OWN = "the network's own parameters"
 _SPREAD = 0.02  # usual standard deviation of tokens and positions at the start
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
 _CONVOLUTIONS = nn.modules.conv._ConvNd
@@ -60,7 +61,8 @@ def stages(model: nn.Module, input: torch.Tensor, most: int) -> list[tuple[str, 
             order.append(user)
     if not order:
         return []
-    groups = [*_grouped(order[:-1], most - 1), (order[-1] or "the network's own parameters", order[-1:])]
+    inner = {user for user in order if any(True for _ in model.get_submodule(user).children())}
+    groups = [*_grouped(order[:-1], most - 1, inner), (order[-1] or _OWN, order[-1:])]
     return [(title, [name for user in group for name in owners[user]]) for title, group in reversed(groups)]
 
 
@@ -113,13 +115,16 @@ def verdict(correlations: list[float | None]) -> tuple[str, str]:
     return "good", f"With all weights random {how}: it depends on what the network has learned."
 
 
-def _grouped(names: list[str], most: int) -> list[tuple[str, list[str]]]:
-    """(title, names) of at most `most` groups, in order: by as much of the names' beginnings as tells them apart, then neighbours together."""
+def _grouped(names: list[str], most: int, inner: set[str]) -> list[tuple[str, list[str]]]:
+    """(title, names) of at most `most` groups, in order: by as much of the names' beginnings as tells them apart, then neighbours together.
+
+    inner: modules with parts of their own, whose names would stand for more than the parameters that they hold themselves.
+    """
     groups: dict[str, list[str]] = {}
     for depth in range(1, max((name.count(".") + 1 for name in names), default=0) + 1):
         groups = {}
         for name in names:
-            groups.setdefault(".".join(name.split(".")[:depth]) or "start", []).append(name)
+            groups.setdefault(".".join(name.split(".")[:depth]), []).append(name)
         # Enough stages, or a few of which none is most of the network.
         if len(groups) >= most or (len(groups) > 2 and 2 * max(map(len, groups.values())) <= len(names)):
             break
@@ -127,7 +132,20 @@ def _grouped(names: list[str], most: int) -> list[tuple[str, list[str]]]:
         return []
     titles = list(groups)
     parts = [titles[part[0] : part[-1] + 1] for part in np.array_split(np.arange(len(titles)), min(most, len(titles)))]
-    return [(part[0] if len(part) == 1 else f"{part[0]} to {part[-1]}", [name for title in part for name in groups[title]]) for part in parts]
+    found = []
+    for part in parts:
+        named = [title for title in part if groups[title] != [title] or title not in inner] or [f"{part[0]}, its own parameters" if part[0] else _OWN]
+        found.append((_span(named[0], named[-1]), [name for title in part for name in groups[title]]))
+    return found
+
+
+def _span(first: str, last: str) -> str:
+    """Two names as one: `features.4 to 5`."""
+    if first == last:
+        return first
+    one, other = first.split("."), last.split(".")
+    shared = next(i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
+    return f"{first} to {'.'.join(other[shared:])}"
 
 
 def _restart(module: nn.Module, generator: torch.Generator) -> None:
@@ -150,6 +168,6 @@ def _restart(module: nn.Module, generator: torch.Generator) -> None:
 
 def _scaled(heatmap: np.ndarray) -> np.ndarray:
     """Absolute values at 0 to 1."""
-    size = np.abs(heatmap).astype(np.float64)
+    size = np.nan_to_num(np.abs(heatmap).astype(np.float64), posinf=0.0)
     span = np.ptp(size)
     return (size - size.min()) / span if span > 0 else np.zeros_like(size)

@@ -173,21 +173,24 @@ class _Measures:
 
     def _randomisation(self, scorer: Scorer, heatmap: np.ndarray, layer: str | None) -> None:
         rows: list[dict[str, Any]] = []
-        # A direction or a layer keeps its meaning only while the layer does; it is asked all the same, as the class is.
-        for number, (title, model) in enumerate(cascade(self.explainer.model, stages(self.explainer.model, scorer.input, keys.STAGES))):
-            text = f"Weights of {title} at random"
-            row: dict[str, Any] = {"stage": title, "correlation": None, "signed": None, "similarity": None, "array": None}
+        found = stages(self.explainer.model, scorer.input, keys.STAGES)
+        for number, (title, model) in enumerate(cascade(self.explainer.model, found)):
+            text, name = f"Weights of {title} at random", f"stage{number}"
+            row: dict[str, Any] = {"stage": title, "correlation": None, "signed": None, "similarity": None, "array": name}
             try:
-                other = self._explain(model, scorer.input, scorer.target, layer, text, self.cost).heatmap[0]
+                self.maps[name] = self._explain(model, scorer.input, scorer.target, layer, text, self.cost).heatmap[0]
             except DNNVizError as error:
+                # A method may need what the network has learned (a CAM that adds up, scores that stay finite): then it shows nothing.
                 log.info("%s with %s at random: %s", self.tile.method, title, error)
+                self.maps[name] = np.zeros_like(heatmap)
             else:
-                like = likeness(heatmap, other)
-                self.maps[f"stage{number}"] = other
-                row.update(correlation=like.correlation, signed=like.signed, similarity=like.similarity, array=f"stage{number}")
+                like = likeness(heatmap, self.maps[name])
+                row.update(correlation=like.correlation, signed=like.signed, similarity=like.similarity)
             rows.append(row)
+            self._keep({"randomisation": {"stages": rows, "state": None, "verdict": None}}, text)
+        if rows:
             state, sentence = verdict([row["correlation"] for row in rows])
-            self._keep({"randomisation": {"stages": rows, "state": state, "verdict": sentence}}, text)
+            self._keep({"randomisation": {"stages": rows, "state": state, "verdict": sentence}}, "")
 
 
 def _told(scorer: Scorer, values: torch.Tensor, perturbations: torch.Tensor, changed: torch.Tensor) -> dict[str, Any]:
