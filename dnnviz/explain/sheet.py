@@ -37,7 +37,8 @@ class Sheet:
     items: list[tuple[Any, ...]] = field(default_factory=list)
 
     def text(self, x: float, y: float, text: str, size: float, fill: str = _INK, *, bold: bool = False, right: bool = False) -> None:
-        self.items.append(("text", x, y, text, size, fill, bold, right))
+        if text:
+            self.items.append(("text", x, y, text, size, fill, bold, right))
 
     def image(self, x: float, y: float, width: float, height: float, pixels: np.ndarray) -> None:
         self.items.append(("image", x, y, width, height, pixels))
