@@ -82,6 +82,21 @@ def held_projection(settings: Settings, params: dict[str, Any], report: Report) 
     return task.run(settings, params, report)
 
 
+def held_attribution(settings: Settings, params: dict[str, Any], report: Report) -> list[str]:
+    """The attribution job; it leaves half a map of its first tile, and goes on once there is a file `go` in the app's cache."""
+    from dnnviz.catalogue import Catalogue
+    from dnnviz.explain import plan, task
+
+    run = Catalogue(settings.runs).open(params["run"])
+    first = plan.plan_of(run, params)[0]
+    size = run.manifest["preprocessing"]["size"][1:]
+    plan.store_partial(Results(settings.private_cache() / "results"), first, np.arange(np.prod(size)).reshape(size), 0.5)
+    report(0, 4, "Held")
+    while not (settings.cache / "go").exists():
+        time.sleep(0.02)
+    return task.run(settings, params, report)
+
+
 def _note(params: dict[str, Any], text: str) -> None:
     if "journal" in params:
         with open(Path(params["journal"]), "a", encoding="utf-8") as file:

@@ -1,6 +1,7 @@
 """The attribution page in a browser: the gallery fills by itself, and everything about its look happens without the server."""
 
 import io
+import json
 from urllib.parse import parse_qs, urlparse
 
 import numpy as np
@@ -8,7 +9,8 @@ import pytest
 from PIL import Image
 
 import dnnviz
-from dnnviz.explain.gallery import first_methods
+from dnnviz import jobs
+from dnnviz.explain.gallery import METHODS, first_methods
 from dnnviz.settings import DEMO_RUNS
 from tests.conftest import slack, store_data, wait_for_jobs, wait_idle
 from tests.runs import write_run
@@ -37,6 +39,14 @@ def own_runs(tmp_path_factory):
     data = [(torch.rand(3, 16, 16), i % 4) for i in range(8)]
     dnnviz.capture(linear(), data, folder / "linear", classes=list("abcd"), inputs=8, mean=(0,) * 3, std=(1,) * 3, model_spec="tests.networks:linear")
     return folder
+
+
+@pytest.fixture
+def held(make_live_app, monkeypatch):
+    """(app, file): attributions of this app stop at half a map of their first tile while the file does not exist."""
+    monkeypatch.setitem(jobs.TASKS, "attribution", "tests.tasks:held_attribution")
+    app = make_live_app()
+    return app, app.settings.cache / "go"
 
 
 def tiles(page):
@@ -275,3 +285,254 @@ def test_no_method_gets_an_empty_state(page, live_app):
     tiles(page)
     page.get_by_role("checkbox", name="Saliency").uncheck()
     page.get_by_text("No method chosen").wait_for()
+
+
+# -- what is explained -----------------------------------------------------------------------------------------------
+
+
+def explained(page):
+    return [" ".join(text.split()[1:]) for text in page.locator(".dv-row-explained").all_inner_texts()]
+
+
+def test_why_one_class_and_not_another(page, live_app):
+    page.goto(live_app.url + DIGITS + "&n=2&methods=integrated_gradients")
+    tiles(page)
+    alone = pixels(page)
+    assert page.locator(".dv-row-explained").count() == 0
+    page.get_by_label("Against which class").select_option("7")
+    page.wait_for_function("() => document.querySelectorAll('.dv-row-explained').length === 2")
+    tiles(page)
+    page.wait_for_function("before => before !== " + CONTENT, arg=alone)
+    assert explained(page) == ["0 − 7", "1 − 7"]
+    assert query(page)["against"] == "7"
+    page.get_by_label("Against which class").select_option("The runner-up")
+    page.wait_for_function("() => !document.querySelector('.dv-row-explained').textContent.includes('7')")
+    assert page.locator(".dv-tile").count() == len(explained(page)) == 2
+    second = page.locator(".dv-row-class .name").nth(1).inner_text()
+    assert explained(page)[0] == f"0 − {second}"
+    page.reload()
+    tiles(page)
+    assert explained(page)[0] == f"0 − {second}"
+
+
+def test_a_second_target_has_a_row_below_the_first(page, live_app):
+    page.goto(live_app.url + DIGITS + "&by=chosen&inputs=8&methods=grad_cam")
+    tiles(page)
+    # A class beside the input is a click away; so is any other in the list at the left.
+    page.locator(".dv-row-class").nth(1).click()
+    page.wait_for_function("() => document.querySelectorAll('.dv-tile').length === 2")
+    page.get_by_label("Explain another class too").select_option("3")
+    page.wait_for_function("() => document.querySelectorAll('.dv-tile').length === 3")
+    assert tiles(page).count() == 3 and len(set(pixels(page).split(",data:"))) == 3
+    first, second, third = [text.split()[0] for text in explained(page)]
+    assert second == page.locator(".dv-row-class .name").nth(1).inner_text() and third == "3" and first != second
+    assert query(page)["also"].endswith(",3")
+    # The input is shown once; its rows stand below each other.
+    assert page.locator(".dv-input").count() == page.locator(".dv-row-name").count() == 1
+    page.reload()
+    assert tiles(page).count() == 3
+    assert page.locator(".dv-chip").count() == 2
+    page.locator(".dv-chip").first.click()
+    page.wait_for_function("() => document.querySelectorAll('.dv-tile').length === 2")
+    # The class predicted, asked for by name as well, is no second row.
+    choose(page, "also", first)
+    page.wait_for_function("() => document.querySelectorAll('.dv-tile').length === 1")
+
+
+def test_a_unit_and_a_layer_are_explained_from_their_cards(page, live_app):
+    page.goto(live_app.url + "/?run=digits&layer=features.conv2&unit=3")
+    wait_idle(page)
+    page.get_by_role("link", name="Explain this unit").click()
+    tiles(page)
+    assert page.get_by_role("radio", name="features.conv2, unit 3").is_checked()
+    assert explained(page) and set(explained(page)) == {"features.conv2, unit 3"}
+    assert page.locator(".dv-when-target-score").is_hidden()
+    strongest = dnnviz.open_run(DEMO_RUNS / "digits").unit_activations(25, "features.conv2", 3, "max").argsort()[::-1]
+    shown = [int(text.split(",")[0].split()[1]) for text in page.locator(".dv-row-name").all_inner_texts()]
+    assert sorted(shown) == sorted(strongest[: len(shown)].tolist()) and len(shown) > 3
+    # And back to the class.
+    page.get_by_role("radio", name="Predicted class").check()
+    page.wait_for_function("() => document.querySelectorAll('.dv-row-class.explained').length > 0")
+    assert "target" not in query(page)
+    page.goto(live_app.url + "/?run=digits&layer=features.conv2")
+    wait_idle(page)
+    page.get_by_role("link", name="Explain this layer").click()
+    tiles(page)
+    assert set(explained(page)) == {"features.conv2 as a whole"}
+    page.get_by_label("Direction of the layer").select_option("Towards 4")
+    page.wait_for_function("() => document.querySelector('.dv-row-explained')?.textContent.includes('towards 4')")
+    assert query(page)["target"] == "direction:features.conv2:4"
+
+
+def test_a_group_of_the_embedding_is_explained(page, live_app):
+    page.goto(live_app.url + "/embedding?run=digits&show=class:3")
+    link = page.get_by_role("link", name="Explain")
+    link.wait_for()
+    chosen = parse_qs(urlparse(link.get_attribute("href")).query)
+    run = dnnviz.open_run(DEMO_RUNS / "digits")
+    assert {int(run.labels[int(i)]) for i in chosen["inputs"][0].split(",")} == {3} and chosen["by"] == ["chosen"]
+
+
+# -- methods, their cost, maps that grow -----------------------------------------------------------------------------
+
+
+def test_methods_stand_by_family_with_what_they_cost(page, live_app):
+    page.goto(live_app.url + DIGITS + "&n=2&methods=saliency")
+    tiles(page)
+    assert page.locator(".dv-family").all_inner_texts() == ["Gradient", "Activation", "Relevance", "Perturbation"]
+    # The network was timed by now: seconds for both inputs stand beside the passes for one.
+    page.wait_for_function(r"() => /passes · (under|about) \d+ (s|min)/.test(document.querySelector('[data-dv-cost=occlusion]').textContent)")
+    page.get_by_role("button", name="No method").click()
+    page.get_by_text("No method chosen").wait_for()
+    assert query(page)["methods"] == "none"
+    page.get_by_role("button", name="Every method").click()
+    page.wait_for_function("n => document.querySelectorAll('.dv-gallery-head').length === n + 2", arg=len(METHODS))
+    assert query(page)["methods"] == ",".join(METHODS)
+    # A wide gallery scrolls sideways; input and classes stay.
+    at = page.locator(".dv-input").first.bounding_box()
+    page.locator("#centre").evaluate("box => box.scrollLeft = 700")
+    page.wait_for_function("() => document.querySelector('#centre').scrollLeft > 300")
+    assert page.locator(".dv-input").first.bounding_box()["x"] == pytest.approx(at["x"], abs=1)
+    assert page.locator(".dv-tile").first.bounding_box()["x"] < at["x"]
+
+
+def test_a_map_grows_and_is_replaced_by_the_final_one(new_page, held):
+    app, go = held
+    page = new_page()
+    page.goto(app.url + DIGITS + "&n=2&methods=occlusion")
+    page.locator(".dv-tile.growing").wait_for()
+    page.locator(".dv-trust", has_text="50 % done").wait_for()
+    page.wait_for_function("() => document.querySelector('.dv-tile canvas').width > 1")
+    half = pixels(page).split(",data:")[0]
+    assert page.locator(".dv-tile.growing").is_disabled() and page.locator(".dv-tile.waiting").count() == 1
+    go.touch()
+    assert tiles(page).count() == 2
+    assert page.locator(".dv-dot.good, .dv-dot.warning, .dv-dot.degenerate").count() == 2
+    assert pixels(page).split(",data:")[0] != half
+
+
+def test_a_cancelled_job_keeps_what_is_there_and_says_what_is_left(new_page, held):
+    app, go = held
+    page = new_page()
+    page.goto(app.url + DIGITS + "&n=2&methods=occlusion")
+    page.locator(".dv-tile.growing").wait_for()
+    page.locator("#job-cancel").click()
+    page.locator("#attribution-status", has_text="Cancelled. 2 of 2 tiles to compute").wait_for()
+    assert page.locator(".dv-tile.growing.stopped").count() == 1 and page.locator(".dv-tile.absent").count() == 1
+    go.touch()
+    page.locator("#attribution-run").click()
+    assert tiles(page).count() == 2
+
+
+# -- how far to believe it -------------------------------------------------------------------------------------------
+
+
+def test_a_tile_is_measured_on_demand(page, live_app):
+    page.goto(live_app.url + DIGITS + "&n=2&methods=saliency")
+    tiles(page).first.click()
+    dialog = page.locator("#attribution-dialog")
+    measure = dialog.get_by_role("button", name="Measure")
+    measure.wait_for()
+    assert dialog.locator(".dv-curves, .dv-stage-row").count() == 0
+    measure.click()
+    dialog.locator(".dv-stage-row").wait_for()
+    measure.wait_for(state="detached")
+    wait_for_jobs(page)
+    text = dialog.locator(".dv-believe").inner_text()
+    assert "Deletion 0." in text and "Insertion 0." in text and "Infidelity" in text and "Sensitivity" in text
+    assert dialog.locator(".dv-curves svg").count() == 2
+    images = dialog.locator(".dv-stage-row canvas")
+    assert images.count() >= 3
+    assert images.evaluate_all("all => new Set(all.map(c => c.toDataURL())).size") >= 3
+    assert len([t for t in dialog.locator(".dv-stage-row b").all_inner_texts() if t]) == images.count() - 1
+    # What was measured is there at once the next time, also for somebody else.
+    page.reload()
+    tiles(page).first.click()
+    dialog.locator(".dv-stage-row").wait_for()
+    assert store_data(page, "job-request") is None and dialog.get_by_role("button", name="Measure").count() == 0
+
+
+def test_a_gallery_gives_way_to_a_measure_and_goes_on(new_page, held):
+    app, go = held
+    page = new_page()
+    go.touch()
+    page.goto(app.url + DIGITS + "&n=2&methods=saliency")
+    tiles(page)
+    go.unlink()
+    choose(page, "n", "4")
+    page.locator(".dv-tile.growing").wait_for()
+    page.locator(".dv-tile:not(.growing):not(.waiting)").first.click()
+    page.locator("#attribution-dialog").get_by_role("button", name="Measure").click()
+    page.locator("#attribution-dialog .dv-stage-row").wait_for()
+    page.keyboard.press("Escape")
+    go.touch()
+    assert tiles(page).count() == 4
+
+
+def test_methods_are_ranked_on_the_inputs_chosen(page, live_app):
+    page.goto(live_app.url + DIGITS + "&n=2&methods=saliency,integrated_gradients,grad_cam")
+    tiles(page)
+    page.get_by_text("Ranking", exact=True).click()
+    page.get_by_role("button", name="Rank these methods").click()
+    rows = page.locator(".dv-ranking tbody tr")
+    rows.first.wait_for()
+    wait_for_jobs(page)
+    assert query(page)["view"] == "ranking" and rows.count() == 4 and page.locator(".dv-ranking .random").count() == 1
+
+    def column(n):
+        return [float(text.split()[0]) for text in page.locator(f".dv-ranking tbody tr td:nth-child({n})").all_inner_texts()]
+
+    assert column(2) == sorted(column(2), reverse=True)
+    np.testing.assert_allclose(column(2), np.subtract(column(4), column(3)), atol=0.0016)
+    page.get_by_role("button", name="Deletion").click()
+    assert column(3) == sorted(column(3)) and page.locator("th[aria-sort=ascending]").inner_text().startswith("Deletion")
+    assert page.locator(".dv-ranking tr:not(.random) .dv-mark").count() >= 3
+    # The link shows the same without a job; other inputs have another ranking.
+    page.reload()
+    rows.first.wait_for()
+    assert store_data(page, "job-request") is None
+    choose(page, "n", "4")
+    page.get_by_role("button", name="Rank these methods").wait_for()
+    assert rows.count() == 0
+
+
+# -- out -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_raw_maps_are_a_file_that_says_what_they_are(page, live_app):
+    page.goto(live_app.url + DIGITS + "&by=chosen&inputs=6,8&methods=saliency,integrated_gradients&also=3")
+    assert tiles(page).count() == 8
+    with page.expect_download() as saved:
+        page.get_by_role("button", name="Maps (.npz)").click()
+    assert saved.value.suggested_filename == "dnnviz-digits-epoch25-maps.npz"
+    with np.load(saved.value.path(), allow_pickle=False) as file:
+        heatmaps, about = file["heatmaps"], json.loads(str(file["about"]))
+    run = dnnviz.open_run(DEMO_RUNS / "digits")
+    assert heatmaps.shape == (8, *run.manifest["preprocessing"]["size"][1:]) and heatmaps.dtype == np.float32 and len(about) == 8
+    assert [(a["input"], a["method"]) for a in about[:4]] == [("6", "saliency"), ("6", "integrated_gradients")] * 2
+    assert about[2]["target"] == "class:3" and about[2]["explained"] == "3"
+    model = run.load_model(25)
+    for heatmap, what in zip(heatmaps, about, strict=True):
+        expected = dnnviz.explain.attribute(model, run.network_inputs([int(what["input"])]), what["method"], what["target"])
+        np.testing.assert_allclose(heatmap, expected.heatmap[0], atol=1e-5)
+        assert what["score"] == pytest.approx(float(expected.scores[0]), abs=1e-4)
+
+
+def test_requests_that_make_no_sense_get_a_sentence(live_app):
+    client = live_app.app.server.test_client()
+    asked = {"epoch": 25, "inputs": ["0"], "methods": {"saliency": {}}, "targets": ["predicted"], "layer": None}
+    cases = {
+        "maps.npz": [("", "reload the page"), ("[1]", "reload the page"), (json.dumps({**asked, "inputs": "0"}), "incomplete")],
+        "ranking.json": [
+            (json.dumps({**asked, "targets": ["class:99"]}), "classes 0 to 9"),
+            (json.dumps({**asked, "methods": {"x": {}}}), "no attribution"),
+        ],
+        "trust.json": [(json.dumps(asked), "incomplete")],
+    }
+    for path, each in cases.items():
+        for text, sentence in each:
+            answer = client.get(f"/data/digits/{path}", query_string={"request": text})
+            assert answer.status_code in (400, 404) and sentence in answer.json["error"], (path, text, answer.json)
+    many = {**asked, "inputs": [str(i) for i in range(24)], "targets": [f"class:{i}" for i in range(8)], "methods": {name: {} for name in METHODS}}
+    answer = client.get("/data/digits/maps.npz", query_string={"request": json.dumps(many)})
+    assert "a file holds up to" in answer.json["error"]

@@ -10,6 +10,7 @@ from dash import html
 
 from dnnviz.components.controls import note, page_link, section
 from dnnviz.components.details import bars, image_url, number, thumbnail
+from dnnviz.explain.plan import MOST_INPUTS
 from dnnviz.project.keys import Wanted
 from dnnviz.project.view import Neighbours, predictions, probabilities
 from dnnviz.store import Run
@@ -98,10 +99,15 @@ def group_card(selection: Selection, want: Wanted, inputs: Sequence[int], title:
         rows = [(run.classes[i], float(counts[i]), str(int(counts[i])), False, f"class:{i}") for i in largest]
         parts.append(section("Of each class", bars(rows)))
     parts.append(section("The inputs", html.Div(thumbs, className="dv-thumbs four")))
+    explained = [str(i) for i in order[:MOST_INPUTS]]
+    invitation = "Explain these" if len(explained) == len(chosen) else f"Explain the first {len(explained)}"
+    link = {"layer": want.layer, "by": "chosen", "inputs": ",".join(explained)}
     rest = len(chosen) - len(thumbs)
     parts.append(
         html.P(("Wrong ones first, outlined." if wrong.any() else "") + (f" {rest} more are not listed." if rest else ""), className="dv-small mt-2")
     )
+    if explained:
+        parts.append(html.Div(page_link(invitation, "/attribution", run=selection.run_id, epoch=want.epoch, **link), className="dv-actions"))
     return parts
 
 

@@ -16,6 +16,7 @@ from dnnviz.urlstate import Selection
 
 KIND_NAMES = {"conv": "Convolution", "linear": "Linear layer", "attention": "Attention", "block": "Block output"}
 CLASS_ROWS = 12
+EXPLAINED = 6  # inputs with which a unit is explained
 
 
 def unit_card(selection: Selection, theme: str = "light", here: str = "/") -> list[Any]:
@@ -52,8 +53,11 @@ def _unit_card(selection: Selection, run: Run, layer: Layer, unit: int, theme: s
     links = {"/evolution": "Over the epochs", "/": "On the layers"} if len(run.epochs) > 1 else {"/": "On the layers"}
     common = {"run": selection.run_id, "epoch": selection.epoch, "layer": layer.name, "unit": unit}
     buttons = [page_link(text, path, **common) for path, text in links.items() if path != here]
-    if buttons:
-        parts.append(html.Div(buttons, className="dv-actions"))
+    # Only inputs kept one by one can be explained, and those that excite the unit most need not be among them.
+    strongest = np.argsort(-run.unit_activations(selection.epoch, layer, unit, "max"), kind="stable")[:EXPLAINED]
+    target = {"target": f"unit:{layer.name}:{unit}", "by": "chosen", "inputs": ",".join(map(str, strongest))}
+    buttons.append(page_link("Explain this unit", "/attribution", **common, **target))
+    parts.append(html.Div(buttons, className="dv-actions"))
     return parts
 
 
@@ -69,6 +73,7 @@ def _layer_card(selection: Selection, run: Run, layer: Layer) -> list[Any]:
         ("Fires on, mean of units", percent(float(active.mean()))),
     ]
     strongest = np.argsort(-mean)[:10]
+    common = {"run": selection.run_id, "epoch": selection.epoch, "layer": layer.name}
     return [
         html.H1(layer.name, className="dv-title"),
         note(f"{describe(layer)}. Click a cell for one of its units."),
@@ -79,6 +84,7 @@ def _layer_card(selection: Selection, run: Run, layer: Layer) -> list[Any]:
             "Strongest units, mean over the data set",
             unit_bars([(layer.name, int(u), float(mean[u]), number(float(mean[u]))) for u in strongest], names=False),
         ),
+        html.Div(page_link("Explain this layer", "/attribution", **common, target=f"layer:{layer.name}"), className="dv-actions"),
     ]
 
 
