@@ -13,7 +13,7 @@ from torch import nn
 from dnnviz.errors import DNNVizError
 from dnnviz.explain.attribution import Note
 from dnnviz.explain.network import first_tensor, scores, with_first
-from dnnviz.explain.question import Answer, Question
+from dnnviz.explain.question import Answer, Question, gradient_note
 
 _POOLING = (
     nn.modules.pooling._MaxPoolNd,
@@ -24,6 +24,8 @@ _POOLING = (
 )
 
 _NOISE = 1e-6  # evidence below this share of the map's negative part is rounding, not evidence
+_LITTLE = 0.1  # share of positive evidence below which a map is marked
+_EVIDENCE = "How much of what this layer adds up speaks for the target. The rest speaks against it and is cut off: the map cannot show it."
 _NO_EVIDENCE = "The weighted feature maps are nowhere positive: at this layer nothing speaks for the target, and what little is left would be noise."
 
 
@@ -97,6 +99,16 @@ def positive_answer(question: Question, weighted: torch.Tensor, notes: list[Note
         for note, some in zip(notes, positive.tolist(), strict=True)
     ]
     return Answer(values, upsampled(values, question)[:, 0], notes, layer)
+
+
+def evidence_notes(parts: torch.Tensor) -> list[Note]:
+    """A Note an input: how much of the parts [n, …] that a map adds up is positive, hence shown; a warning where it is little."""
+    flat = parts.detach().flatten(1)
+    shares = (flat.relu().sum(dim=1) / flat.abs().sum(dim=1).clamp(min=1e-30)).tolist()
+    return [
+        note if note.state != "good" else Note("good" if share >= _LITTLE else "warning", f"{100 * share:.0f}\u00a0% speaks for it", share, _EVIDENCE)
+        for note, share in zip(gradient_note(parts, ""), shares, strict=True)
+    ]
 
 
 def upsampled(maps: torch.Tensor, question: Question) -> torch.Tensor:

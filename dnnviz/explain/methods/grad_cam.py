@@ -9,8 +9,6 @@ from dnnviz.explain.registry import register
 if TYPE_CHECKING:
     from dnnviz.explain.question import Answer, Question
 
-_SOME = "Some places of this layer speak for the target."
-
 
 @register(
     "grad_cam",
@@ -27,10 +25,9 @@ def grad_cam(question: Question) -> Answer:
 
     Source: Selvaraju et al. 2017, equations 1 and 2. Tokens of transformers are read as maps.
     """
-    from dnnviz.explain.maps import feature_maps, positive_answer
-    from dnnviz.explain.question import gradient_note
+    from dnnviz.explain.maps import evidence_notes, feature_maps, positive_answer
 
     maps = feature_maps(question)
     weights = maps.gradients.mean(dim=(2, 3), keepdim=True)
     weighted = (weights * maps.activations).sum(dim=1, keepdim=True)
-    return positive_answer(question, weighted, gradient_note(weighted, "evidence found", _SOME), maps.layer)
+    return positive_answer(question, weighted, evidence_notes(weighted), maps.layer)

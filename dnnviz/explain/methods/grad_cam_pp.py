@@ -9,7 +9,6 @@ from dnnviz.explain.registry import register
 if TYPE_CHECKING:
     from dnnviz.explain.question import Answer, Question
 
-_SOME = "Some places of this layer speak for the target."
 _OUTSIDE = (
     "The weights are derived for maps that are not negative (those behind a ReLU). Here the derivation breaks for some channels, "
     "which are left out; choose a layer behind a ReLU."
@@ -36,8 +35,7 @@ def grad_cam_pp(question: Question) -> Answer:
     import torch
 
     from dnnviz.explain.attribution import Note
-    from dnnviz.explain.maps import feature_maps, positive_answer
-    from dnnviz.explain.question import gradient_note
+    from dnnviz.explain.maps import evidence_notes, feature_maps, positive_answer
 
     maps = feature_maps(question)
     gradients = maps.gradients.relu()
@@ -47,7 +45,7 @@ def grad_cam_pp(question: Question) -> Answer:
     weighted = (weights * maps.activations).sum(dim=1, keepdim=True)
     outside = (~defined).flatten(2).any(dim=2).float().mean(dim=1).tolist()
     notes = [
-        Note("warning", f"undefined for {100 * share:.2g}\u00a0% of channels", share, _OUTSIDE) if share and note.state == "good" else note
-        for note, share in zip(gradient_note(weighted, "evidence found", _SOME), outside, strict=True)
+        Note("warning", f"undefined for {100 * share:.2g}\u00a0% of channels", share, _OUTSIDE) if share and note.state != "degenerate" else note
+        for note, share in zip(evidence_notes(maps.gradients * maps.activations), outside, strict=True)
     ]
     return positive_answer(question, weighted, notes, maps.layer)

@@ -9,8 +9,6 @@ from dnnviz.explain.registry import register
 if TYPE_CHECKING:
     from dnnviz.explain.question import Answer, Question
 
-_SOME = "Some places of this layer are active and speak for the target."
-
 
 @register(
     "layer_cam",
@@ -27,9 +25,8 @@ def layer_cam(question: Question) -> Answer:
 
     Source: Jiang et al. 2021, equations 6 to 8 (without the rescaling by tanh, which is a matter of display).
     """
-    from dnnviz.explain.maps import feature_maps, positive_answer
-    from dnnviz.explain.question import gradient_note
+    from dnnviz.explain.maps import evidence_notes, feature_maps, positive_answer
 
     maps = feature_maps(question)
     weighted = (maps.gradients.relu() * maps.activations).sum(dim=1, keepdim=True)
-    return positive_answer(question, weighted, gradient_note(weighted, "evidence found", _SOME), maps.layer)
+    return positive_answer(question, weighted, evidence_notes(maps.gradients * maps.activations), maps.layer)

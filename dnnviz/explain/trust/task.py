@@ -94,7 +94,7 @@ class _Measures:
             scorer = Scorer(explainer.model, input, target, **explainer.normalisation)
             first = self._explain(explainer.model, scorer.input, scorer.target, tile.layer, title, self.cost)
             # The same layer from here on: what a changed input or network would choose is another question.
-            layer = first.layer if METHODS[tile.method].uses_layer(tile.parameters) else None
+            layer = (first.layer or tile.layer) if METHODS[tile.method].uses_layer(tile.parameters) else None
             heatmap = first.heatmap[0]
             self.maps["heatmap"] = heatmap
             self._keep({"method": tile.method, "target": _text(scorer, tile.target), "layer": first.layer, "original": "heatmap"}, "")
