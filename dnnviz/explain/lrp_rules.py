@@ -147,32 +147,29 @@ def gamma_rule(layer: Layer, relevance: torch.Tensor, gamma: float) -> torch.Ten
     weight, factor, bias = layer.merged()
     positive, negative = layer.halves()
     # w + γ max(w, 0) = (1 + γ) · raised and w + γ min(w, 0) = lowered, one pass over the weights each.
-    raised, lowered = F.leaky_relu(weight, 1 / (1 + gamma)), None
+    raised = F.leaky_relu(weight, 1 / (1 + gamma))
+    lowered = None if negative is None else F.leaky_relu(weight, 1 + gamma)
     up, down = (1 + gamma, 1) if factor is None else ((1 + gamma) * factor, factor)
     total = layer.map.forward(positive, raised).mul_(up)
     if negative is not None:
-        lowered = F.leaky_relu(weight, 1 + gamma)
         total += layer.map.forward(negative, lowered).mul_(down)
     if bias is not None:
         total += bias + gamma * bias.clamp(min=0)
     # The two denominators, for outputs above and below zero, are y + γ y⁺ and y + γ y⁻ with y⁺ + y⁻ = y.
-    output = layer.output
-    below = relevance * (output < 0)
-    mixed = bool(below.any())
-    above = relevance * (output > 0) if mixed else relevance
-    if mixed:
-        below = over(below, torch.sub((2 + gamma) * output, total))
-    above = over(above, total)
-    found = layer.map.backward(above * up, raised, layer.inputs).mul_(positive)
-    if mixed or negative is not None:
-        lowered = F.leaky_relu(weight, 1 + gamma) if lowered is None else lowered
-        if mixed:
-            found.addcmul_(positive, layer.map.backward(below * down, lowered, layer.inputs))
-        if negative is not None:
-            found.addcmul_(negative, layer.map.backward(above * down, lowered, layer.inputs))
-            if mixed:
-                found.addcmul_(negative, layer.map.backward(below * up, raised, layer.inputs))
-    return found
+    below = relevance * (layer.output < 0)
+    if not bool(below.any()):
+        above = over(relevance, total)
+        found = layer.map.backward(above * up, raised, layer.inputs).mul_(positive)
+        return found if negative is None else found.addcmul_(negative, layer.map.backward(above * down, lowered, layer.inputs))
+    above = over(relevance * (layer.output > 0), total)
+    below = over(below, (2 + gamma) * layer.output - total)
+    if negative is None:
+        # (w + γ min(w, 0)) = (2 + γ) w - (w + γ max(w, 0)): no third set of weights.
+        plain = below * (2 + gamma) if factor is None else below * factor * (2 + gamma)
+        return layer.map.backward((above - below) * up, raised, layer.inputs).add_(layer.map.backward(plain, weight, layer.inputs)).mul_(positive)
+    found = layer.map.backward(above * up, raised, layer.inputs).add_(layer.map.backward(below * down, lowered, layer.inputs)).mul_(positive)
+    rest = layer.map.backward(above * down, lowered, layer.inputs).add_(layer.map.backward(below * up, raised, layer.inputs))
+    return found.addcmul_(negative, rest)
 
 
 def alpha_beta_rule(layer: Layer, relevance: torch.Tensor, alpha: float) -> torch.Tensor:

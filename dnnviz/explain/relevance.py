@@ -20,7 +20,7 @@ from dnnviz.explain.lrp_rules import (
     gamma_rule,
     over,
 )
-from dnnviz.explain.signals import ELEMENTWISE, Rule, Signals, mark, marked, ruled, signals_in
+from dnnviz.explain.signals import ELEMENTWISE, Rule, Signals, arguments, mark, marked, ruled, signals_in
 
 Arguments = tuple[Any, ...]
 _GATES = frozenset({"sigmoid", "hardsigmoid", "tanh"})
@@ -195,8 +195,7 @@ def _linear(mode: Relevance, function: Callable[..., Any], args: Arguments, kwar
 
 def _batch_norm(mode: Relevance, function: Callable[..., Any], args: Arguments, kwargs: dict[str, Any]) -> torch.Tensor:
     """Merged into the layer before it; by itself a layer of one factor a channel, under the rule of convolutions."""
-    names = ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
-    given = {"weight": None, "bias": None, "training": False, "eps": 1e-5, **dict(zip(names, args, strict=False)), **kwargs}
+    given = arguments(F.batch_norm, args, kwargs)
     signal, mean, variance = given["input"], given["running_mean"], given["running_var"]
     if given["training"] or mean is None:
         raise mode.undefined("its batch norm keeps no statistics and normalises by the batch itself")
@@ -216,10 +215,9 @@ def _batch_norm(mode: Relevance, function: Callable[..., Any], args: Arguments, 
 
 def _layer_norm(mode: Signals, function: Callable[..., Any], args: Arguments, kwargs: dict[str, Any]) -> torch.Tensor:
     """The standard deviation is a constant; relevance in proportion to what is left, which is linear. Source: Ali et al. 2022."""
-    given = {"weight": None, "bias": None, "eps": 1e-5, **dict(zip(("input", "shape", "weight", "bias", "eps"), args, strict=False)), **kwargs}
+    given = arguments(F.layer_norm, args, kwargs)
     signal = given["input"]
-    shape = given.get("shape", given.get("normalized_shape"))
-    dims = tuple(range(-len(shape), 0))
+    dims = tuple(range(-len(given["normalized_shape"]), 0))
     with torch.no_grad():
         output = function(*args, **kwargs)
         spread = (signal.var(dim=dims, correction=0, keepdim=True) + given["eps"]).rsqrt()
@@ -229,7 +227,7 @@ def _layer_norm(mode: Signals, function: Callable[..., Any], args: Arguments, kw
 
 def _group_norm(mode: Signals, function: Callable[..., Any], args: Arguments, kwargs: dict[str, Any]) -> torch.Tensor:
     """As layer norm, over groups of channels."""
-    given = {"weight": None, "bias": None, "eps": 1e-5, **dict(zip(("input", "num_groups", "weight", "bias", "eps"), args, strict=False)), **kwargs}
+    given = arguments(F.group_norm, args, kwargs)
     signal, groups = given["input"], given["num_groups"]
 
     def centred(x: torch.Tensor) -> torch.Tensor:

@@ -8,7 +8,6 @@ Source: Shrikumar et al. 2017, sections 3.2 and 3.3 (multipliers and their chain
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from dnnviz.explain.signals import ELEMENTWISE, Rule, Signals, mark, marked, ruled, signals_in
+from dnnviz.explain.signals import ELEMENTWISE, Rule, Signals, arguments, mark, marked, ruled, signals_in
 
 Arguments = tuple[Any, ...]
 _SMALL = 1e-10  # change of a value below which its slope is the derivative
@@ -156,17 +155,13 @@ def _scaled(mode: Signals, signal: torch.Tensor, weight: torch.Tensor | None, bi
 
 
 def _layer_norm(mode: Signals, function: Callable[..., Any], args: Arguments, kwargs: dict[str, Any]) -> torch.Tensor:
-    given = inspect.signature(F.layer_norm).bind(*args, **kwargs)
-    given.apply_defaults()
-    given = given.arguments
+    given = arguments(F.layer_norm, args, kwargs)
     dims = tuple(range(-len(given["normalized_shape"]), 0))
     return _scaled(mode, _standardised(mode, given["input"], dims, given["eps"]), given["weight"], given["bias"])
 
 
 def _group_norm(mode: Signals, function: Callable[..., Any], args: Arguments, kwargs: dict[str, Any]) -> torch.Tensor:
-    given = inspect.signature(F.group_norm).bind(*args, **kwargs)
-    given.apply_defaults()
-    given = given.arguments
+    given = arguments(F.group_norm, args, kwargs)
     signal = given["input"]
     parts = mode.native(torch.unflatten, (signal, 1, (given["num_groups"], -1)), {})
     normal = _standardised(mode, parts, tuple(range(2, parts.ndim)), given["eps"])
@@ -177,9 +172,7 @@ def _group_norm(mode: Signals, function: Callable[..., Any], args: Arguments, kw
 
 def _normalize(mode: Signals, function: Callable[..., Any], args: Arguments, kwargs: dict[str, Any]) -> torch.Tensor:
     """x over its Euclidean length."""
-    given = inspect.signature(F.normalize).bind(*args, **kwargs)
-    given.apply_defaults()
-    given = given.arguments
+    given = arguments(F.normalize, args, kwargs)
     if given["p"] != 2:
         raise mode.undefined("it divides by a norm that is not Euclidean")
     signal = given["input"]
@@ -189,9 +182,8 @@ def _normalize(mode: Signals, function: Callable[..., Any], args: Arguments, kwa
 
 
 def _batch_norm(mode: Signals, function: Callable[..., Any], args: Arguments, kwargs: dict[str, Any]) -> torch.Tensor:
-    given = inspect.signature(F.batch_norm).bind(*args, **kwargs)
-    given.apply_defaults()
-    if given.arguments["training"] or given.arguments["running_mean"] is None:
+    given = arguments(F.batch_norm, args, kwargs)
+    if given["training"] or given["running_mean"] is None:
         raise mode.undefined("its batch norm keeps no statistics and normalises by the batch itself")
     return mode.native(function, args, kwargs)
 
@@ -251,9 +243,7 @@ def _multi_head_attention(
     mode: Signals, function: Callable[..., Any], args: Arguments, kwargs: dict[str, Any]
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Attention of several heads over tokens [L, N, E], written out."""
-    bound = inspect.signature(F.multi_head_attention_forward).bind(*args, **kwargs)
-    bound.apply_defaults()
-    given = bound.arguments
+    given = arguments(F.multi_head_attention_forward, args, kwargs)
     extras = ("bias_k", "bias_v", "add_zero_attn", "key_padding_mask", "attn_mask", "use_separate_proj_weight", "static_k", "static_v")
     if any(given[key] is not None and given[key] is not False for key in extras) or given["query"].ndim != 3:
         raise mode.undefined("its attention has a mask, or keys and values of another width")

@@ -205,20 +205,33 @@ def _out_of_place(name: str, function: Callable[..., Any]) -> Callable[..., Any]
 
 
 @functools.cache
-def _signature(function: Callable[..., Any]) -> inspect.Signature | None:
-    """The signature of a function with an `inplace` flag."""
+def _signature(function: Callable[..., Any]) -> inspect.Signature:
+    return inspect.signature(function)
+
+
+def arguments(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a call by name, defaults filled in; `function` is one that torch writes in Python."""
+    bound = _signature(function).bind(*args, **kwargs)
+    bound.apply_defaults()
+    return bound.arguments
+
+
+@functools.cache
+def _flag(function: Callable[..., Any]) -> int | None:
+    """The position of a function's `inplace` flag, None where it has none."""
     try:
-        found = inspect.signature(function)
+        names = list(_signature(function).parameters)
     except (TypeError, ValueError):
         return None
-    return found if "inplace" in found.parameters else None
+    return names.index("inplace") if "inplace" in names else None
 
 
 def _without_flag(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any], bool]:
     """Arguments without the `inplace` flag, and the flag."""
-    signature = _signature(function)
-    if signature is None:
+    position = _flag(function)
+    if position is None:
         return args, kwargs, False
-    bound = signature.bind(*args, **kwargs)
-    flag = bool(bound.arguments.pop("inplace", False))
-    return bound.args, bound.kwargs, flag
+    flag = kwargs.pop("inplace", False)
+    if len(args) > position:
+        return (*args[:position], *args[position + 1 :]), kwargs, bool(args[position])
+    return args, kwargs, bool(flag)
