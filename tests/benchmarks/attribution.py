@@ -11,7 +11,8 @@ from __future__ import annotations
 import argparse
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
@@ -36,6 +37,53 @@ def measure(variants: dict[str, Callable[[], object]], rounds: int) -> dict[str,
     return {name: median(found) for name, found in times.items()}
 
 
+@dataclass(frozen=True)
+class Cost:
+    """CPU seconds of a method; floor, library: how many times those of its passes alone, and of Captum (None where it has no such method)."""
+
+    seconds: float
+    floor: float
+    library: float | None
+
+
+def ratios(
+    network: str = "resnet18", size: int = 64, count: int = 4, steps: int = 20, rounds: int = 5, names: Sequence[str] = tuple(METHODS)
+) -> Iterator[tuple[str, Cost | str]]:
+    """(name, its cost, or the sentence that says why it is not defined for this network) of each method."""
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    model = build(f"torchvision:{network}").eval()
+    inputs = torch.randn(count, 3, size, size)
+    target = model(inputs).argmax(dim=1).tolist()
+    shape = (3, size, size)
+    parameters = {
+        "integrated_gradients": {"steps": steps},
+        "smoothgrad": {"samples": steps},
+        "occlusion": {"window": size // 4, "stride": size // 8},
+        "lime": {"samples": 10 * steps},
+        "rise": {"masks": 10 * steps},
+    }
+    for name in names:
+        method, chosen = METHODS[name], parameters.get(name, {})
+        resolved = method.resolve(chosen)
+        passes = method.passes(resolved, shape) if name != "feature_ablation" else int(cut(inputs, resolved["segments"])[1].max())
+        try:
+            layer = attribute(model, inputs[:1], name, **chosen).layer
+        except DNNVizError as error:
+            yield name, str(error)
+            continue
+        variants: dict[str, Callable[[], object]] = {
+            "ours": lambda name=name, chosen=chosen, layer=layer: attribute(model, inputs, name, target, layer=layer, **chosen),
+            "floor": floor(model, inputs, target, passes, gradient=method.family in ("gradient", "relevance")),
+        }
+        reference = library(model, inputs, target, name, resolved, layer)
+        if reference is not None:
+            variants["library"] = reference
+        found = measure(variants, rounds)
+        yield name, Cost(found["ours"], found["ours"] / found["floor"], found["ours"] / found["library"] if "library" in found else None)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--network", default="resnet18")
@@ -45,41 +93,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     given = parser.parse_args()
-    warnings.simplefilter("ignore")
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    model = build(f"torchvision:{given.network}").eval()
-    inputs = torch.randn(given.inputs, 3, given.size, given.size)
-    target = model(inputs).argmax(dim=1).tolist()
-    shape = (3, given.size, given.size)
-    parameters = {
-        "integrated_gradients": {"steps": given.steps},
-        "smoothgrad": {"samples": given.steps},
-        "occlusion": {"window": given.size // 4, "stride": given.size // 8},
-        "lime": {"samples": 10 * given.steps},
-        "rise": {"masks": 10 * given.steps},
-    }
     print(f"{given.network}, {given.inputs} inputs of {given.size} px, CPU time, median of {given.rounds}")
     print(f"{'method':22}{'seconds':>9}{'× floor':>9}{'× Captum':>10}")
-    for name in given.methods:
-        method, chosen = METHODS[name], parameters.get(name, {})
-        resolved = method.resolve(chosen)
-        passes = method.passes(resolved, shape) if name != "feature_ablation" else int(cut(inputs, resolved["segments"])[1].max())
-        try:
-            layer = attribute(model, inputs[:1], name, **chosen).layer
-        except DNNVizError as error:
-            print(f"{name:22}{error}")
-            continue
-        variants: dict[str, Callable[[], object]] = {
-            "ours": lambda name=name, chosen=chosen, layer=layer: attribute(model, inputs, name, target, layer=layer, **chosen),
-            "floor": floor(model, inputs, target, passes, gradient=method.family == "gradient"),
-        }
-        reference = library(model, inputs, target, name, resolved, layer)
-        if reference is not None:
-            variants["library"] = reference
-        found = measure(variants, given.rounds)
-        against = f"{found['ours'] / found['library']:10.2f}" if "library" in found else f"{'–':>10}"
-        print(f"{name:22}{found['ours']:9.3f}{found['ours'] / found['floor']:9.2f}{against}")
+    for name, cost in ratios(given.network, given.size, given.inputs, given.steps, given.rounds, given.methods):
+        if isinstance(cost, str):
+            print(f"{name:22}{cost}")
+        else:
+            print(f"{name:22}{cost.seconds:9.3f}{cost.floor:9.2f}" + ("–".rjust(10) if cost.library is None else f"{cost.library:10.2f}"))
 
 
 def floor(model: torch.nn.Module, inputs: torch.Tensor, target: list[int], passes: int, gradient: bool) -> Callable[[], object]:

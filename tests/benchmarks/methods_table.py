@@ -20,16 +20,16 @@ BEGIN, END = "<!-- methods: begin -->", "<!-- methods: end -->"
 
 def table(scenes: int, rounds: int) -> str:
     """Markdown, a row a method."""
-    costs = attribution.ratios(rounds=rounds)
+    costs = dict(attribution.ratios(rounds=rounds))
     places = attribution_masks.measure(ROOT / "data" / "shapes", scenes, list(METHODS))
     lines = [
         "| method | family | × floor | × Captum | points at the object | mass inside |",
         "|---|---|--:|--:|--:|--:|",
     ]
     for name, method in METHODS.items():
-        cost, place = costs.get(name), places[name]
-        floor = f"{cost.floor:.2f}" if cost else "–"
-        captum = f"{cost.library:.2f}" if cost and cost.library is not None else "–"
+        cost, place = costs[name], places[name]
+        floor = "–" if isinstance(cost, str) else f"{cost.floor:.2f}"
+        captum = "–" if isinstance(cost, str) or cost.library is None else f"{cost.library:.2f}"
         where = "– | –" if isinstance(place, str) else f"{place.pointing:.2f} | {place.inside:.2f}"
         lines.append(f"| {method.title} | {method.family} | {floor} | {captum} | {where} |")
     chance = places["chance"]
