@@ -75,7 +75,7 @@ def ratios(
             continue
         variants: dict[str, Callable[[], object]] = {
             "ours": lambda name=name, chosen=chosen, layer=layer: attribute(model, inputs, name, target, layer=layer, **chosen),
-            "floor": floor(model, inputs, target, passes, gradient=method.family in ("gradient", "relevance")),
+            "floor": floor(model, inputs, target, passes, gradient=method.family in ("gradient", "relevance") or name == "guided_grad_cam"),
         }
         reference = library(model, inputs, target, name, resolved, layer)
         if reference is not None:
@@ -170,6 +170,9 @@ def library(
         return lambda: captum.Occlusion(model).attribute(
             inputs, target=target, sliding_window_shapes=(3, window, window), strides=(3, stride, stride), perturbations_per_eval=16
         )
+    if name == "guided_grad_cam" and layer:
+        guided = captum.GuidedGradCam(model, model.get_submodule(layer))
+        return lambda: guided.attribute(leaf, target=target, interpolate_mode="bilinear")
     if name == "grad_cam" and layer:
         found = captum.LayerGradCam(model, model.get_submodule(layer))
 
