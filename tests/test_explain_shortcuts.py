@@ -16,7 +16,7 @@ from dnnviz.explain.shortcuts import task
 from dnnviz.explain.shortcuts.clusters import reduced, spectral
 from dnnviz.explain.shortcuts.keys import PER_CLASS, asked, get_shortcuts, members, shortcuts_key
 from dnnviz.explain.shortcuts.measures import REGIONS, deviations, evidence, regions, shares, suspicious
-from dnnviz.explain.shortcuts.task import find_shortcuts
+from dnnviz.explain.shortcuts.task import counted, find_shortcuts
 from dnnviz.results import Results
 from dnnviz.settings import DEMO_RUNS, ROOT, Settings
 from tests.conftest import wait_for_jobs, wait_idle
@@ -54,13 +54,13 @@ def test_an_even_spread_has_density_one_everywhere_and_a_corner_has_all_in_one_p
     masks = regions(16, 32)
     assert masks[0].sum() == 16 * 32 - 12 * 24
     assert [int(mask.sum()) for mask in masks[1:]] == [4 * 8] * 4
-    even = np.full((1, 16, 32), 1 / 512)
-    corner = np.zeros((1, 16, 32))
-    corner[0, 0, 0] = 1
-    found, density = shares(np.concatenate([even, corner]))
-    np.testing.assert_allclose(density[0], 1, rtol=1e-6)
-    np.testing.assert_allclose(found[1], [1, 1, 0, 0, 0])
-    np.testing.assert_allclose(density[1], [512 / 224, 16, 0, 0, 0])
+    even = np.full((16, 32), 1 / 512)
+    corner = np.zeros((16, 32))
+    corner[0, 0] = 1
+    np.testing.assert_allclose(shares(even)[1], 1, rtol=1e-6)
+    found, density = shares(corner)
+    np.testing.assert_allclose(found, [1, 1, 0, 0, 0])
+    np.testing.assert_allclose(density, [512 / 224, 16, 0, 0, 0])
     assert regions(2, 2)[1:].sum() == 4, "tiny maps have corners of a pixel"
 
 
@@ -125,7 +125,7 @@ def test_find_shortcuts_joins_it_all():
     # Half of the inputs of class 3 are recognised by a corner, one map has no evidence at all.
     maps[3][1][6:] = blobs(6, (0, 0), seed=9)
     maps[3][1][0] = -1
-    found = find_shortcuts(maps, [{"state": "good", "text": f"gap {i} %", "why": "x"} for i in range(72)])
+    found = find_shortcuts((label, *both) for label, both in maps.items())
     assert found.classes.tolist() == list(range(6))
     assert found.counts.tolist() == [12, 12, 12, 11, 12, 12]
     assert found.order[0] == 3
@@ -136,7 +136,11 @@ def test_find_shortcuts_joins_it_all():
     assert found.assignments[36] == -1
     np.testing.assert_allclose(found.means.sum(axis=(1, 2)), 1, rtol=1e-5)
     assert found.means.dtype == found.cluster_means.dtype == np.float32
-    assert found.notes == (("good", "gap", 72, "x"),), "notes that differ in their numbers only are one"
+
+
+def test_notes_that_differ_in_their_numbers_only_are_one():
+    notes = [{"state": "good", "text": f"gap {i}.5 %", "why": "x"} for i in range(7)] + [{"state": "degenerate", "text": "nothing", "why": "y"}]
+    assert counted(notes) == (("good", "gap", 7, "x"), ("degenerate", "nothing", 1, "y"))
 
 
 # -- the job ---------------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from dnnviz.explain.picture import COLOURS, Look, paint, png
 from dnnviz.explain.plan import obstacle, pace
 from dnnviz.explain.registry import METHODS, find
 from dnnviz.explain.shortcuts.keys import PER_CLASS, Asked, Shortcuts, asked, get_shortcuts, members, shortcuts_key
-from dnnviz.explain.shortcuts.measures import FAR, REGIONS
+from dnnviz.explain.shortcuts.measures import FAR, LEAST_MAPS, LEAST_OTHERS, REGIONS
 from dnnviz.store import Run
 from dnnviz.urlstate import Selection
 
@@ -197,7 +197,7 @@ def _summary(run: Run, want: Asked, found: Shortcuts) -> html.Div:
         count = f"{len(marked)} of {len(found.classes)} classes {'stands' if len(marked) == 1 else 'stand'} out. "
         said: list[Any] = [html.B(count), html.B(f"“{name}”"), f" has {_share_text(found, row, region)}."]
     elif not np.isfinite(found.z).any():
-        said = ["Too few classes with enough inputs to compare them; the shares stand for themselves."]
+        said = [f"To compare classes takes {LEAST_OTHERS + 1} of them with at least {LEAST_MAPS} maps each; the shares stand for themselves."]
     else:
         said = [html.B("No class stands out"), " at the border or in a corner."]
     layer = f" at {found.layer}" if found.layer else ""
@@ -233,13 +233,9 @@ def _card(selection: Selection, want: Asked, found: Shortcuts, row: int, look: L
             )
         )
         together = len(clusters) == 1
-        parts.append(
-            html.Div(
-                "Its maps form one group" if together else f"Its maps form {len(clusters)} groups",
-                className="dv-shortcuts-groups",
-                title="" if together else f"Eigengap {found.gaps[row]:.2f}; the nearer to 1, the clearer the groups",
-            )
-        )
+        said = "Its maps form one group" if together else f"Its maps form {len(clusters)} groups"
+        hint = "" if together else f"Eigengap {found.gaps[row]:.2f}; the nearer to 1, the clearer the groups"
+        parts.append(html.Div(said if found.gaps[row] else "Too few maps to look for groups", className="dv-shortcuts-groups", title=hint))
         parts += [_cluster(selection, want, found, int(c), look, alone=together) for c in clusters]
     if len(none):
         parts.append(html.P(f"{_count(len(none), 'input')} without any evidence for the class.", className="dv-small"))

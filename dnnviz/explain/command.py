@@ -309,7 +309,7 @@ def _write_maps(path: Path, run: Run, rows: Sequence[Mapping[str, Any]], table: 
             else:
                 arrays.update({f"{first.method}.values.{r}": array for r, array in values.items()})
             arrays[f"{first.method}.heatmap"] = np.stack([answer.heatmap[at] for _, answer, at in held])
-    np.savez_compressed(path, **arrays)
+    np.savez(path, **arrays)
 
 
 def _pixels(run: Run, source: str, results: Results) -> np.ndarray:

@@ -96,5 +96,5 @@ def enlarged(pixels: np.ndarray, width: int, height: int) -> Image.Image:
 def png(picture: Image.Image | np.ndarray) -> bytes:
     """A picture as the bytes of a PNG file."""
     buffer = io.BytesIO()
-    (picture if isinstance(picture, Image.Image) else Image.fromarray(picture)).save(buffer, "PNG", optimize=True)
+    (picture if isinstance(picture, Image.Image) else Image.fromarray(picture)).save(buffer, "PNG")
     return buffer.getvalue()

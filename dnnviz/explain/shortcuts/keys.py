@@ -101,8 +101,8 @@ class Shortcuts:
     cluster_means: np.ndarray
     cluster_classes: np.ndarray
     gaps: np.ndarray
-    notes: tuple[tuple[str, str, int, str], ...]
-    layer: str | None
+    notes: tuple[tuple[str, str, int, str], ...] = ()
+    layer: str | None = None
 
 
 _JSON = ("notes", "layer")

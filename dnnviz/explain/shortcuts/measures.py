@@ -38,10 +38,10 @@ def regions(height: int, width: int) -> np.ndarray:
     return found
 
 
-def shares(means: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(share of the evidence in every region [K, 5], the same relative to its area [K, 5], 1 = an even spread) of mean maps [K, H, W]."""
-    masks = regions(*means.shape[1:])
-    found = np.einsum("khw,rhw->kr", means.astype(np.float64), masks)
+def shares(mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(share of the evidence in every region [5], the same relative to its area [5], 1 = an even spread) of a mean map [H, W]."""
+    masks = regions(*mean.shape)
+    found = (mean.astype(np.float64) * masks).sum(axis=(1, 2))
     return found, found / masks.mean(axis=(1, 2))
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 from dnnviz.catalogue import Catalogue
 from dnnviz.errors import DNNVizError
 from dnnviz.explain.explainer import Explainer
-from dnnviz.explain.plan import about_tile, is_missing, plan
+from dnnviz.explain.plan import Tile, about_tile, is_missing, plan
 from dnnviz.explain.shortcuts.clusters import reduced, spectral
 from dnnviz.explain.shortcuts.keys import Asked, Shortcuts, asked, members, put_shortcuts, shortcuts_key
 from dnnviz.explain.shortcuts.measures import deviations, evidence, shares, suspicion, suspicious
@@ -35,43 +36,47 @@ def run(settings: Settings, params: Mapping[str, Any], report: Callable[[float, 
     results = Results(settings.private_cache() / "results")
     key = shortcuts_key(opened, want)
     if key not in results:
-        maps, notes, layer = _maps(opened, want, settings, results, report)
-        put_shortcuts(results, key, find_shortcuts(maps, notes, layer))
+        tiles = _tiles(opened, want, settings, results, report)
+        notes: list[Mapping[str, Any]] = []
+        maps = ((label, inputs, _heatmaps(results, group, notes)) for label, (inputs, group) in tiles.items())
+        found = find_shortcuts(maps)
+        put_shortcuts(results, key, replace(found, notes=counted(notes), layer=notes[0]["layer"]))
     return [key]
 
 
-def _maps(
+def _tiles(
     opened: Run, want: Asked, settings: Settings, results: Results, report: Callable[[float, float, str], object]
-) -> tuple[dict[int, tuple[np.ndarray, np.ndarray]], list[Mapping[str, Any]], str | None]:
-    """({class: (inputs int64 [n], heatmaps float32 [n, H, W])}, the trust note of every map, the layer looked at)."""
+) -> dict[int, tuple[np.ndarray, list[Tile]]]:
+    """{class: (inputs int64 [n], their tiles)}, all of them computed."""
     given = {want.method: want.parameters}
-    groups = members(opened, want.per_class)
-    tiles = {label: plan(opened, want.epoch, [str(i) for i in inputs], given, [f"class:{label}"], want.layer) for label, inputs in groups.items()}
-    every = [tile for group in tiles.values() for tile in group]
+    tiles = {
+        label: (inputs, plan(opened, want.epoch, [str(i) for i in inputs], given, [f"class:{label}"], want.layer))
+        for label, inputs in members(opened, want.per_class).items()
+    }
+    every = [tile for _, group in tiles.values() for tile in group]
     missing = [tile for tile in every if is_missing(about := about_tile(results, tile.key)) or "error" in about]
     if missing:
         Work(Explainer(opened, want.epoch, results, settings.allow), len(every), len(every) - len(missing), report).do(missing)
     report(len(every), len(every), "Comparing the classes")
-    found, notes, layer = {}, [], None
-    for label, inputs in groups.items():
-        heatmaps = []
-        for tile in tiles[label]:
-            about, arrays = about_tile(results, tile.key), results.get(tile.key)
-            if about is None or arrays is None or "error" in about:
-                raise DNNVizError((about or {}).get("error") or "The maps vanished from the cache while they were compared; ask again.")
-            heatmaps.append(arrays["heatmap"])
-            notes.append(about["note"])
-            layer = about["layer"]
-        found[label] = (inputs, np.stack(heatmaps))
-    return found, notes, layer
+    return tiles
 
 
-def find_shortcuts(
-    maps: Mapping[int, tuple[np.ndarray, np.ndarray]], notes: list[Mapping[str, Any]] | None = None, layer: str | None = None
-) -> Shortcuts:
-    """Compare the classes by their maps: {class: (inputs int64 [n], heatmaps [n, H, W])}, all of one size."""
-    means, counts, inputs, assignments, cluster_means, owners, gaps = [], [], [], [], [], [], []
-    for row, (members_, heatmaps) in enumerate(maps.values()):
+def _heatmaps(results: Results, tiles: list[Tile], notes: list[Mapping[str, Any]]) -> np.ndarray:
+    """float32 [n, H, W]: the maps of tiles; what is noted of each is put into notes."""
+    found = []
+    for tile in tiles:
+        about, arrays = about_tile(results, tile.key), results.get(tile.key)
+        if about is None or arrays is None or "error" in about:
+            raise DNNVizError((about or {}).get("error") or "The maps vanished from the cache while they were compared; ask again.")
+        found.append(arrays["heatmap"])
+        notes.append({**about["note"], "layer": about["layer"]})
+    return np.stack(found)
+
+
+def find_shortcuts(maps: Iterable[tuple[int, np.ndarray, np.ndarray]]) -> Shortcuts:
+    """Compare the classes by their maps: (class, inputs int64 [n], heatmaps [n, H, W]) of each, all of one size."""
+    classes, means, counts, share, inputs, assignments, cluster_means, owners, gaps = ([] for _ in range(9))
+    for row, (label, members_, heatmaps) in enumerate(maps):
         normalised, some = evidence(heatmaps)
         mean = normalised[some].mean(axis=0) if some.any() else normalised[0]
         found, values = spectral(normalised[some])
@@ -80,21 +85,22 @@ def find_shortcuts(
         owners += [row] * (len(cluster_means) - first)
         where = np.full(len(some), -1, dtype=np.int64)
         where[some] = first + found
-        means.append(mean)
+        classes.append(label)
+        means.append(reduced(mean[None], _SHOWN)[0])
         counts.append(int(some.sum()))
+        share.append(shares(mean))
         inputs.append(members_)
         assignments.append(where)
         gaps.append(float(np.diff(values).max()) if len(values) > 1 else 0.0)
-    stacked, number = np.stack(means), np.array(counts, dtype=np.int64)
-    share, density = shares(stacked)
+    number, (parts, density) = np.array(counts, dtype=np.int64), np.stack(share, axis=1)
     z = deviations(density, number)
     marked = suspicious(density, z, number)
-    shown = reduced(stacked, _SHOWN).astype(np.float32)
+    shown = np.stack(means).astype(np.float32)
     return Shortcuts(
-        classes=np.array(list(maps), dtype=np.int64),
+        classes=np.array(classes, dtype=np.int64),
         counts=number,
         means=shown,
-        shares=share.astype(np.float32),
+        shares=parts.astype(np.float32),
         densities=density.astype(np.float32),
         z=z.astype(np.float32),
         marked=marked,
@@ -104,13 +110,11 @@ def find_shortcuts(
         cluster_means=np.stack(cluster_means).astype(np.float32) if cluster_means else np.zeros((0, *shown.shape[1:]), np.float32),
         cluster_classes=np.array(owners, dtype=np.int64),
         gaps=np.array(gaps, dtype=np.float32),
-        notes=_counted(notes or []),
-        layer=layer,
     )
 
 
-def _counted(notes: list[Mapping[str, Any]]) -> tuple[tuple[str, str, int, str], ...]:
-    """Notes that say the same, numbers aside, counted."""
-    alike = Counter((note["state"], re.sub(r"\s*−?\d[\d.,]*\s*%?", "", note["text"]).strip() or note["text"]) for note in notes)
-    why = {(note["state"]): note["why"] for note in reversed(notes)}
+def counted(notes: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, str, int, str], ...]:
+    """Notes that say the same, numbers aside, counted: (state, text, how many, why), most frequent first."""
+    alike = Counter((note["state"], re.sub(r"\s*[−-]?\d[\d.,]*\s*%?", "", note["text"]).strip() or note["text"]) for note in notes)
+    why = {note["state"]: note["why"] for note in reversed(notes)}
     return tuple((state, text, count, why[state]) for (state, text), count in alike.most_common())
