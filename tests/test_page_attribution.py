@@ -11,6 +11,7 @@ from PIL import Image
 import dnnviz
 from dnnviz import jobs
 from dnnviz.explain.gallery import METHODS, first_methods
+from dnnviz.explain.plan import target_name
 from dnnviz.settings import DEMO_RUNS
 from tests.conftest import slack, store_data, wait_for_jobs, wait_idle
 from tests.runs import write_run
@@ -344,8 +345,9 @@ def test_a_unit_and_a_layer_are_explained_from_their_cards(page, live_app):
     wait_idle(page)
     page.get_by_role("link", name="Explain this unit").click()
     tiles(page)
-    assert page.get_by_role("radio", name="features.conv2, unit 3").is_checked()
-    assert explained(page) and set(explained(page)) == {"features.conv2, unit 3"}
+    unit = target_name(dnnviz.open_run(DEMO_RUNS / "digits"), "unit:features.conv2:3")
+    assert page.get_by_role("radio", name=unit).is_checked()
+    assert explained(page) and set(explained(page)) == {unit}
     assert page.locator(".dv-when-target-score").is_hidden()
     strongest = dnnviz.open_run(DEMO_RUNS / "digits").unit_activations(25, "features.conv2", 3, "max").argsort()[::-1]
     shown = [int(text.split(",")[0].split()[1]) for text in page.locator(".dv-row-name").all_inner_texts()]
