@@ -264,6 +264,12 @@ def test_cam_knows_the_networks_that_it_is_defined_for(name, layer, extra):
     np.testing.assert_allclose(total, found.scores, atol=1e-4 * np.abs(found.values).mean() + 1e-7)
 
 
+def test_cam_of_maps_with_a_single_place_says_so():
+    model, inputs = torchvision_network("resnet18", size=32)
+    with pytest.raises(DNNVizError, match="have a single place"):
+        attribute(model, inputs, "cam")
+
+
 def small_transformer(heads=3):
     torch.manual_seed(0)
     models = import_torchvision().models

@@ -17,6 +17,10 @@ _REMEMBERED = 8  # outputs looked back at for the pooled maps: normalisations, d
 _ROUNDING = 1e-4  # relative error up to which two sums of float32 are the same
 _WHY = "Completeness: the mean of the map over its places, plus the bias, is the score; the gap is what is missing of it."
 _NONE = "No place of the last feature maps adds to the score of the target."
+_SINGLE = (
+    "With inputs of this size the last feature maps of this network have a single place, so CAM has nothing to show; "
+    "choose Grad-CAM at an earlier layer."
+)
 _UNDEFINED = (
     "CAM needs a network that ends in global average pooling followed by one linear layer (or in maps of class scores and pooling), "
     "and this one does not; choose Grad-CAM."
@@ -82,7 +86,7 @@ def _pooled_maps(question: Question) -> tuple[torch.Tensor, torch.nn.Linear | No
             return
         if isinstance(module, nn.Linear) and output.ndim == 2:
             linears.append((module, inputs[0], output))
-        elif output.ndim == 4 and output.shape[2] * output.shape[3] > 1:
+        elif output.ndim == 4:
             if outputs and output is outputs[-1][1]:
                 # A module without parts that hands on the tensor it was given has written into it (an in-place ReLU): the map is its.
                 outputs[-1][0][:] = [*outputs[-1][0], module] if any(module.children()) else [module]
@@ -95,8 +99,10 @@ def _pooled_maps(question: Question) -> tuple[torch.Tensor, torch.nn.Linear | No
     linear, pooled = None, question.logits
     if linears and _same(linears[0][2], question.logits):
         linear, pooled = linears[0][:2]
+    if outputs and all(output[0, 0].numel() == 1 for _, output in outputs):
+        raise DNNVizError(_SINGLE)
     for modules, output in reversed(outputs):
-        if output.shape[1] != pooled.shape[1]:
+        if output.shape[1] != pooled.shape[1] or output[0, 0].numel() == 1:
             continue
         # A rectifier written as a function (DenseNet) is no module: the maps that are pooled may be those behind it.
         for maps in (output, output.relu()):
