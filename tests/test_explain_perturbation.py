@@ -208,11 +208,11 @@ def test_lime_ranks_pieces_as_captums(resnet20, cifar):
     from captum.attr._core.lime import get_exp_kernel_similarity_function
 
     one, (pieces, counts) = cifar[1:2], cut(cifar[1:2], 12)
-    found = attribute(resnet20, one, "lime", segments=12, samples=800)
+    found = attribute(resnet20, one, "lime", segments=12, samples=500)
     torch.manual_seed(0)
     explainer = Lime(resnet20, SkLearnLinearRegression(), get_exp_kernel_similarity_function("cosine", kernel_width=0.25))
     reference = explainer.attribute(
-        one, target=int(found.targets[0]), feature_mask=pieces[:, None], n_samples=800, perturbations_per_eval=100, return_input_shape=True
+        one, target=int(found.targets[0]), feature_mask=pieces[:, None], n_samples=500, perturbations_per_eval=100, return_input_shape=True
     )
     each = [int((pieces[0].flatten() == piece).nonzero()[0]) for piece in range(int(counts[0]))]
     assert spearman(found.heatmap[0].ravel()[each], reference[0, 0].flatten()[each].numpy()) > 0.85

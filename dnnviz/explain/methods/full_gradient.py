@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from dnnviz.explain.question import Answer, Question
 
 _WHY = "Completeness: input · gradient and all bias · gradient should add up to the score; the gap is what is missing."
-_CURVED = " This network is not piecewise linear (GELU, SiLU, attention or layer norm), where nothing promises that they do."
+_CURVED = " This network is not piecewise linear (GELU, SiLU, attention, layer norm) or clips its ReLUs, where nothing promises that they do."
 _GAP = 1e-3  # completeness error above which the map is marked; rounding is far below
 
 

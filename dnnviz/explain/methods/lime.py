@@ -28,7 +28,7 @@ _FEW = "There are no more samples than pieces, so the linear model fits whatever
     year=2016,
     parameters=(
         SEGMENTS,
-        Parameter("samples", "Samples", "integer", 1000, "random selections of pieces that are tried", low=10, high=10000),
+        Parameter("samples", "Samples", "integer", 1000, "random selections of pieces that are tried", low=2, high=10000),
         Parameter("ridge", "Ridge", "number", 1, "penalty on large weights; matters only with few samples", low=1e-6, high=1000),
         FILL,
         SEED,
