@@ -277,8 +277,8 @@
     else if (total && left) {
       const { evaluations, seconds } = gallery.work;
       const passes = dv.count(evaluations) + " evaluations of the network";
-      text = `${left} of ${total} tiles to compute: ${seconds === null ? passes : page.duration(seconds)}`;
-      status.title = passes;
+      text = `${left} of ${total} tiles left: ${seconds === null ? passes : page.duration(seconds)}`;
+      status.title = `${left} of ${total} tiles to compute, ${passes}` + (seconds === null ? "" : ", " + page.duration(seconds));
       if (state.ended && state.ended.cancelled) text = `Cancelled. ${text}`;
     } else if (total) {
       const seconds = gallery.tiles.flat().reduce((sum, tile) => sum + ((tile.about && tile.about.seconds) || 0), 0);

@@ -9,7 +9,7 @@ import os
 import tempfile
 import time
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,17 +63,26 @@ class Results:
     def get(self, key: str) -> dict[str, np.ndarray] | None:
         """The arrays stored under `key`, or None where there are none (or where the file is damaged: it is removed)."""
         path = self.path(key)
+        arrays = self._read(path)
+        if arrays is not None:
+            with contextlib.suppress(OSError):
+                os.utime(path)  # for `prune`; many disks keep no time of reading
+        return arrays
+
+    def peek(self, key: str, name: str) -> np.ndarray | None:
+        """One array of a result, or None; the others are not read, and for `prune` the result counts as no more used than before."""
+        return (self._read(self.path(key), {name}) or {}).get(name)
+
+    @staticmethod
+    def _read(path: Path, wanted: Collection[str] | None = None) -> dict[str, np.ndarray] | None:
         try:
             with HEADERS, np.load(path, allow_pickle=False) as archive:
-                arrays = {name: archive[name] for name in archive.files}
+                return {name: archive[name] for name in archive.files if wanted is None or name in wanted}
         except FileNotFoundError:
             return None
         except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile):
             path.unlink(missing_ok=True)
             return None
-        with contextlib.suppress(OSError):
-            os.utime(path)  # for `prune`; many disks keep no time of reading
-        return arrays
 
     def put(self, key: str, arrays: Mapping[str, np.ndarray]) -> str:
         """Store arrays under `key` and return the key; a reader sees all of them or none."""

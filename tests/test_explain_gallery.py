@@ -14,8 +14,8 @@ from PIL import Image
 import dnnviz
 from dnnviz.errors import DNNVizError, RunError
 from dnnviz.explain import METHODS, attribute, task
-from dnnviz.explain.gallery import Wish, choose_inputs, gallery, map_layers, quick_methods
-from dnnviz.explain.plan import MOST_INPUTS, about_tile, obstacle, plan, resolve_target
+from dnnviz.explain.gallery import Wish, choose_inputs, costs, gallery, map_layers, quick_methods
+from dnnviz.explain.plan import MOST_INPUTS, about_tile, obstacle, plan, resolve_target, rows, store_partial
 from dnnviz.explain.uploads import MOST_BYTES, fit, load_upload, read_image, store_upload
 from dnnviz.models import build
 from dnnviz.results import Results
@@ -195,6 +195,47 @@ def test_the_job_computes_each_tile_once_and_cheap_methods_first(settings, run, 
     more = []
     task.run(settings, {**asked, "inputs": ["0", "4", "5"]}, lambda *report: more.append(report))
     assert more[0][:2] == (6, 9)
+
+
+def test_what_is_known_of_a_tile_is_read_once_each_time_it_is_written(run, results, monkeypatch):
+    [tile] = plan(run, 1, ["0"], {"saliency": {}})
+    assert about_tile(results, tile.key) is None
+    store_partial(results, tile, np.zeros((16, 16)), 0.25)
+    assert about_tile(results, tile.key) == {"partial": 0.25}
+    store_partial(results, tile, np.zeros((16, 16)), 0.75)
+    assert about_tile(results, tile.key) == {"partial": 0.75}
+    reads = []
+    monkeypatch.setattr(Results, "peek", lambda self, *what: reads.append(what))
+    assert about_tile(results, tile.key) == {"partial": 0.75} and not reads
+    monkeypatch.undo()
+    results.path(tile.key).unlink()
+    assert about_tile(results, tile.key) is None
+
+
+def test_an_input_has_no_two_rows_alike_and_no_class_against_itself(run, settings, results):
+    best, second = (f"class:{i}" for i in np.argsort(-run.logits(1)[0], kind="stable")[:2])
+    assert rows(run, 1, ["0", "0"], ["predicted", best, "predicted-second", f"{best}-{best}"]) == [("0", best), ("0", f"{best}-{second}")]
+    with pytest.raises(DNNVizError, match="up to 8 targets"):
+        rows(run, 1, ["0"], ["class:0"] * 9)
+    found = gallery(run, wish(targets=("predicted", second, best)), results, ())
+    first = [row["explained"] for row in found["rows"] if row["source"] == found["rows"][0]["source"]]
+    assert len(first) == len({name for name, _, _ in first}) and all(plain for _, _, plain in first)
+    task.run(settings, found["request"], quiet)
+    filled = gallery(run, wish(targets=("predicted", second, best)), results, ())
+    assert filled["missing"] == 0 and len(filled["tiles"]) == len(found["rows"])
+    assert [row[0]["about"]["target"] for row in filled["tiles"]] == [row["explained"][0] for row in found["rows"]]
+
+
+def test_what_methods_cost_is_known_once_the_network_was_timed(run, settings, results):
+    methods = {"saliency": {}, "integrated_gradients": {"steps": "9999"}, "occlusion": {"stride": "4", "window": "8"}}
+    before = costs(run, 1, methods, results)
+    assert set(before) == {"saliency", "occlusion"}, "one whose settings make no sense has no cost"
+    assert before["saliency"] == {"passes": 1, "seconds": None}
+    task.run(settings, request(), quiet)
+    after = costs(run, 1, methods, results)
+    assert 0 < after["saliency"]["seconds"] < after["occlusion"]["seconds"]
+    left = gallery(run, wish(methods={"occlusion": {"stride": "4", "window": "8"}}), results, ())
+    assert left["work"]["seconds"] == pytest.approx(3 * after["occlusion"]["seconds"])
 
 
 def test_a_method_that_fails_leaves_its_sentence_and_the_others_go_on(settings, run, results):

@@ -227,6 +227,11 @@ def test_the_saved_picture_holds_every_tile_and_a_caption(page, live_app):
     svg = page.evaluate("async () => (await dnnviz.picture.compose()).svg")
     assert svg.count("<image") == 6 and "data:image/png;base64," in svg
     assert "digits, epoch 25" in svg and "Grad-CAM" in svg and "percentile" in svg
+    choose(page, "also", "3,5")
+    page.wait_for_function("() => document.querySelectorAll('.dv-tile').length === 12")
+    tiles(page)
+    many = page.evaluate("async () => await dnnviz.picture.compose()")
+    assert many["svg"].count("<image") == 2 + 2 * 6 and many["svg"].count("Explained:") == 6 and "“3”" in many["svg"]
     problem = page.evaluate("svg => new DOMParser().parseFromString(svg, 'image/svg+xml').querySelector('parsererror')?.textContent || ''", svg)
     assert problem == ""
 
@@ -266,7 +271,7 @@ def test_costly_tiles_wait_for_a_click_arrive_one_by_one_and_can_be_cancelled(ne
     page = new_page()
     page.goto(make_live_app([torch_runs]).url + "/attribution?run=resnet18&n=6&methods=saliency,occlusion&occlusion-stride=1")
     page.locator("#attribution-run:not([hidden])").wait_for()
-    assert "12 of 12 tiles to compute" in page.locator("#attribution-status").inner_text()
+    assert "12 of 12 tiles left" in page.locator("#attribution-status").inner_text()
     assert "evaluations of the network" in page.locator("#attribution-status").inner_text()
     page.locator("#attribution-run").click()
     page.wait_for_function("() => document.querySelectorAll('.dv-dot').length >= 2", timeout=60_000 * slack())
@@ -419,7 +424,7 @@ def test_a_cancelled_job_keeps_what_is_there_and_says_what_is_left(new_page, hel
     page.goto(app.url + DIGITS + "&n=2&methods=occlusion")
     page.locator(".dv-tile.growing").wait_for()
     page.locator("#job-cancel").click()
-    page.locator("#attribution-status", has_text="Cancelled. 2 of 2 tiles to compute").wait_for()
+    page.locator("#attribution-status", has_text="Cancelled. 2 of 2 tiles left").wait_for()
     assert page.locator(".dv-tile.growing.stopped").count() == 1 and page.locator(".dv-tile.absent").count() == 1
     go.touch()
     page.locator("#attribution-run").click()

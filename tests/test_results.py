@@ -102,6 +102,18 @@ def test_the_lock_of_a_killed_holder_is_free(tmp_path: Path) -> None:
         pass
 
 
+def test_a_peek_reads_one_array_and_counts_as_no_use(tmp_path: Path) -> None:
+    results = Results(tmp_path)
+    name = key("k", n=1)
+    assert results.peek(name, "points") is None
+    results.put(name, {"points": np.eye(2), "other": np.zeros(3)})
+    os.utime(results.path(name), (1000, 1000))
+    np.testing.assert_array_equal(results.peek(name, "points"), np.eye(2))
+    assert results.peek(name, "nothing") is None and results.path(name).stat().st_mtime == 1000
+    results.path(name).write_bytes(b"damaged")
+    assert results.peek(name, "points") is None and name not in results
+
+
 def test_prune_removes_what_was_used_longest_ago(tmp_path: Path) -> None:
     results = Results(tmp_path)
     names = [key("k", n=n) for n in range(4)]

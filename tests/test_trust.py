@@ -75,7 +75,7 @@ def test_jobs_ask_for_permission(foreign: Path) -> None:
 
     foreign_run(foreign, "foreign_code:build")
     settings = Settings(runs=(foreign / "runs",), cache=foreign / "cache")
-    request = {"run": "foreign", "epoch": 0, "inputs": ["0"], "methods": {"saliency": {}}, "target": "predicted"}
+    request = {"run": "foreign", "epoch": 0, "inputs": ["0"], "methods": {"saliency": {}}, "targets": ["predicted"]}
     with pytest.raises(DNNVizError, match="allow"):
         attribution(settings, request, lambda *_: None)
     assert not (foreign / "imported").exists()

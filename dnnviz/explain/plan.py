@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +25,7 @@ FORMAT = 2  # part of every key: raise it when a method's map or what a tile hol
 MOST_INPUTS = 24
 MOST_TARGETS = 8
 TOP = 5
+_UNUSED = 3600  # seconds after which a look at a tile is noted
 
 
 @dataclass(frozen=True)
@@ -215,11 +220,21 @@ def store_failure(results: Results, tile: Tile, sentence: str) -> None:
 
 def about_tile(results: Results, found: str) -> dict[str, Any] | None:
     """What is known about the tile under a key ({"error": sentence} where it failed, {"partial": share} while it grows); None where there is none."""
-    arrays = results.get(found)
     try:
-        return None if arrays is None else json.loads(arrays["about"].tobytes())
-    except (KeyError, ValueError):
+        status = results.path(found).stat()
+        if time.time() - status.st_mtime > _UNUSED:
+            os.utime(results.path(found))  # for `Results.prune`: what is looked at is in use
+        text = _about_text(results.folder, found, status.st_ino, status.st_mtime_ns, status.st_size)
+        return None if text is None else json.loads(text)
+    except (FileNotFoundError, ValueError):
         return None
+
+
+@lru_cache(maxsize=8192)
+def _about_text(folder: Path, found: str, *written: int) -> bytes | None:
+    """The JSON beside a map. While a job goes on every tile is looked up again and again: a file is read once each time it is written."""
+    about = Results(folder).peek(found, "about")
+    return None if about is None else about.tobytes()
 
 
 def _packed(content: Mapping[str, Any]) -> np.ndarray:
