@@ -27,7 +27,6 @@ SEED = Parameter("seed", "Seed", "integer", 0, "another number draws other rando
 _REPEATS = 0.5  # correlation with a map from other random numbers below which a map is marked
 _WHY = "The correlation to expect with a map from other random numbers, judged from the two halves of the samples; more samples bring it nearer to 1."
 _FALL = "How far the score falls at most when one part is covered; where windows overlap, the mean over those at a pixel."
-_NO_FALL = "Covering any part of the picture does not lower the score."
 
 
 def neutral(question: Question, kind: str) -> torch.Tensor:
@@ -77,8 +76,13 @@ def blocks(question: Question, count: int) -> Iterator[tuple[int, int, torch.Ten
         yield first, last, rows.repeat(last - first)
 
 
-def fall_notes(largest: torch.Tensor, what: str = "falls by up to {}", why: str = _FALL, none: str = "no part supports the score") -> list[Note]:
-    """A Note an input from the largest fall [n]: `what` with that number, degenerate (`none`) where nothing falls."""
+def fall_notes(
+    largest: torch.Tensor,
+    what: str = "falls by up to {}",
+    why: str = _FALL,
+    none: tuple[str, str] = ("no part supports the score", "Covering any part of the picture does not lower the score."),
+) -> list[Note]:
+    """A Note an input from the largest fall [n]: `what` with that number and `why`, degenerate (`none`: text and why) where nothing falls."""
     from dnnviz.explain.attribution import Note
 
     notes = []
@@ -86,7 +90,8 @@ def fall_notes(largest: torch.Tensor, what: str = "falls by up to {}", why: str 
         if value > 0:
             notes.append(Note("good", what.format(f"{value:.0f}" if value >= 10 else f"{value:.2g}"), value, why))
         else:
-            notes.append(Note("degenerate", none if value == value else "not finite: the score overflows", why=_NO_FALL))
+            text, reason = none if value == value else ("not finite: the score overflows", "")
+            notes.append(Note("degenerate", text, why=reason))
     return notes
 
 

@@ -24,9 +24,12 @@ _NOTES = {
     "class": {
         "what": "class changes at {} %",
         "why": "The share of all windows under which the network names another class than for the clear picture; the map says where.",
-        "none": "the class never changes",
+        "none": ("the class never changes", "Under every window the network names the same class as for the clear picture."),
     },
-    "activation": {"why": "How far the sum of the layer's activations falls at most, averaged over the windows at a pixel."},
+    "activation": {
+        "why": "How far the sum of the layer's activations falls at most, averaged over the windows at a pixel.",
+        "none": ("no window lowers the activation", "Covering any part of the picture does not lower the layer's total activation."),
+    },
 }
 
 
