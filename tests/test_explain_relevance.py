@@ -1,6 +1,7 @@
 """Relevance propagation and DeepLIFT: against Zennit and Captum, closed forms, what they conserve, and where they are not defined."""
 
 import copy
+import gc
 
 import numpy as np
 import pytest
@@ -364,6 +365,25 @@ def test_the_network_computes_what_it_computed_and_is_left_as_it_was(method):
 
 
 @pytest.mark.parametrize("method", ["lrp", "deeplift"])
+def test_a_pass_leaves_no_tensor_behind(method):
+    def alive():
+        return sum(issubclass(type(each), torch.Tensor) for each in gc.get_objects())
+
+    torch.manual_seed(0)
+    pooled = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AvgPool2d(2), nn.GELU(), nn.ReLU(inplace=True), nn.Flatten(), nn.LayerNorm(36), nn.Linear(36, 3))
+    for model in (Rewritten().eval(), Block().eval(), pooled.eval()):
+        inputs = torch.randn(1, 3, 8, 8)
+        attribute(model, inputs, method, 1)
+        gc.collect()
+        before = alive()
+        for _ in range(3):
+            attribute(model, inputs, method, 1)
+        gc.collect()
+        assert alive() <= before
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("method", ["lrp", "deeplift"])
 def test_what_has_no_rule_is_said(method):
     class Sums(nn.Module):
         def forward(self, x):
@@ -375,7 +395,9 @@ def test_what_has_no_rule_is_said(method):
 
     inputs = torch.randn(2, 3, 4, 4)
     unnormed = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3, track_running_stats=False), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    for model, why in ((Sums(), "'cumsum'"), (Generated(), "weights of a layer from the input"), (unnormed, "batch norm")):
+    traced = torch.jit.trace(nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU(), nn.Flatten()).eval(), inputs)
+    whys = ((Sums(), "'cumsum'"), (Generated(), "weights of a layer from the input"), (unnormed, "batch norm"), (traced, "compiled"))
+    for model, why in whys:
         with pytest.raises(DNNVizError, match=f"is not defined for this network: .*{why}.*; choose another method for it"):
             attribute(model, inputs, method, 0)
         # Nothing of the failed pass stays behind.

@@ -20,7 +20,7 @@ from dnnviz.explain.lrp_rules import (
     gamma_rule,
     over,
 )
-from dnnviz.explain.signals import ELEMENTWISE, Rule, Signals, arguments, mark, marked, ruled, signals_in
+from dnnviz.explain.signals import ELEMENTWISE, Rule, Signals, arguments, mark, marked, of_signal, ruled, signals_in
 
 Arguments = tuple[Any, ...]
 _GATES = frozenset({"sigmoid", "hardsigmoid", "tanh"})
@@ -98,11 +98,7 @@ def _linear_call(mode: Signals, function: Callable[..., Any], args: Arguments, k
     if len(found) != 1:
         raise mode.undefined("it multiplies signals with one another, as attention does")
 
-    def linear(inputs: torch.Tensor) -> torch.Tensor:
-        swap = lambda value: inputs if value is found[0] else value  # noqa: E731
-        return function(*map(swap, args), **{key: swap(value) for key, value in kwargs.items()})
-
-    return _proportional(found[0], linear)
+    return _proportional(found[0], of_signal(function, args, kwargs, found[0]))
 
 
 def _add(mode: Signals, function: Callable[..., Any], args: Arguments, kwargs: dict[str, Any]) -> torch.Tensor:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from dnnviz.explain.signals import ELEMENTWISE, Rule, Signals, arguments, mark, marked, ruled, signals_in
+from dnnviz.explain.signals import ELEMENTWISE, Rule, Signals, arguments, mapped, mark, marked, of_signal, ruled, signals_in
 
 Arguments = tuple[Any, ...]
 _SMALL = 1e-10  # change of a value below which its slope is the derivative
@@ -47,10 +47,7 @@ def _rescale(mode: Signals, function: Callable[..., Any], args: Arguments, kwarg
     signal = found[0]
     inputs = signal.detach()
 
-    def call(value: torch.Tensor) -> torch.Tensor:
-        swap = lambda each: value if each is signal else each  # noqa: E731
-        return function(*map(swap, args), **{key: swap(each) for key, each in kwargs.items()})
-
+    call = of_signal(function, args, kwargs, signal)
     with torch.no_grad():
         output = call(inputs)
     after = output.detach()
@@ -75,26 +72,24 @@ def _product(mode: Signals, function: Callable[..., Any], args: Arguments, kwarg
     found = list(signals_in((args, kwargs)))
     if len(found) == 1:
         return mode.native(function, args, kwargs)
-    if len(found) != 2 or kwargs:
+    if len(found) != 2:
         raise mode.undefined(f"{function.__name__} multiplies more than two signals")
     (before,) = mode.companions(function, args, kwargs)
     with torch.no_grad():
-        output = function(*args)
-    halfway = [(each.detach() + reference(each)) / 2 for each in found]
+        output = function(*args, **kwargs)
+    # Both may be the same signal (a square): it appears once.
+    signals = {id(each): each for each in found}
+    halfway = {key: (each.detach() + reference(each)) / 2 for key, each in signals.items()}
+    given = mapped(lambda each: halfway.get(id(each), each), (args, kwargs))
 
     def backward(flowing: torch.Tensor) -> tuple[torch.Tensor, ...]:
         with torch.enable_grad():
-            leaves = [each.detach().requires_grad_() for each in halfway]
-            left = iter(leaves)
-            total = function(*_swapped(args, left))
-        return torch.autograd.grad(total, leaves, flowing)
+            leaves = {id(each): each.detach().requires_grad_() for each in halfway.values()}
+            args, kwargs = mapped(lambda each: leaves.get(id(each), each), given)
+            total = function(*args, **kwargs)
+        return torch.autograd.grad(total, list(leaves.values()), flowing)
 
-    return marked(ruled(output, backward, *found), (before,))
-
-
-def _swapped(args: Arguments, values: Any) -> list[Any]:
-    """Arguments with the signals replaced by the next of `values`, also inside of a list of operands."""
-    return [_swapped(each, values) if isinstance(each, (list, tuple)) else next(values) if mark(each) is not None else each for each in args]
+    return marked(ruled(output, backward, *signals.values()), (before,))
 
 
 def _divide(mode: Signals, function: Callable[..., Any], args: Arguments, kwargs: dict[str, Any]) -> torch.Tensor:

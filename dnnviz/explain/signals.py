@@ -89,7 +89,8 @@ class _Ruled(torch.autograd.Function):
 def ruled(output: torch.Tensor, backward: Callable[[torch.Tensor], tuple[torch.Tensor, ...]], *inputs: torch.Tensor) -> torch.Tensor:
     """`output` as a function of the inputs whose backward pass is `backward`: what flows into the output → what flows to each input.
 
-    The output must be computed without gradients; `backward` should hold detached tensors, or the graph would hold itself.
+    The output must be computed without gradients. `backward` must hold detached tensors only: a tensor of the graph may lead, by what
+    an in-place call put in its place, to the graph that holds `backward`, and such a circle is never freed.
     """
     return _Ruled.apply((output,), backward, *inputs)
 
@@ -107,7 +108,7 @@ class Signals(TorchFunctionMode):
         self.rules = rules
 
     def __torch_function__(self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
-        args, kwargs = _map(_current, args), _map(_current, kwargs or {})
+        args, kwargs = mapped(_current, args), mapped(_current, kwargs or {})
         if not any(True for _ in signals_in((args, kwargs))):
             return function(*args, **kwargs)
         name, in_place = _plain(function)
@@ -143,7 +144,16 @@ class Signals(TorchFunctionMode):
         """What the call makes of the companions of its arguments; none where an argument has none."""
         count = min(len(mark(signal).companions) for signal in signals_in((args, kwargs)))
         with torch.no_grad():
-            return tuple(function(*_map(_companion(i), args), **_map(_companion(i), kwargs)) for i in range(count))
+            return tuple(function(*mapped(_companion(i), args), **mapped(_companion(i), kwargs)) for i in range(count))
+
+    def propagated(self, leaf: torch.Tensor, values: torch.Tensor, seed: torch.Tensor) -> torch.Tensor:
+        """What arrives at the network's input where `seed` starts at `values`, both of one shape; zero where no path leads there."""
+        found = torch.autograd.grad(values, leaf, seed, allow_unused=True)[0] if values.requires_grad else None
+        if found is None:
+            return torch.zeros_like(leaf)
+        if mark(values) is None:
+            raise self.undefined("a part of it is compiled, so that its operations cannot be seen")
+        return found
 
     def undefined(self, what: str) -> DNNVizError:
         """The error that says why the method cannot explain this network."""
@@ -172,13 +182,25 @@ def _tensors(value: Any) -> Iterator[torch.Tensor]:
         yield from _tensors(list(value.values()))
 
 
-def _map(change: Callable[[torch.Tensor], torch.Tensor], value: Any) -> Any:
+def of_signal(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], signal: torch.Tensor) -> Callable[[torch.Tensor], Any]:
+    """The call as a function of one of its tensors; it holds no tensor of the graph, so that a backward pass may keep it."""
+    place = signal.detach()
+    args, kwargs = (mapped(lambda each: place if each is signal else each, value) for value in (args, kwargs))
+
+    def call(value: torch.Tensor) -> Any:
+        return function(*mapped(lambda each: value if each is place else each, args), **mapped(lambda each: value if each is place else each, kwargs))
+
+    return call
+
+
+def mapped(change: Callable[[torch.Tensor], torch.Tensor], value: Any) -> Any:
+    """A nest of arguments with every tensor changed."""
     if isinstance(value, torch.Tensor):
         return change(value)
     if type(value) in (tuple, list):
-        return type(value)(_map(change, each) for each in value)
+        return type(value)(mapped(change, each) for each in value)
     if type(value) is dict:
-        return {key: _map(change, each) for key, each in value.items()}
+        return {key: mapped(change, each) for key, each in value.items()}
     return value
 
 

@@ -39,8 +39,6 @@ def deeplift(question: Question, *, baseline: str) -> Answer:
     One forward pass carries the input and its baseline, one backward pass the multipliers. The note gives the completeness gap:
     |sum − (score − score of the baseline)| over |score − score of the baseline|. Source: Shrikumar et al. 2017, section 3.5.
     """
-    import torch
-
     from dnnviz.explain.attribution import Note
     from dnnviz.explain.perturb import neutral
     from dnnviz.explain.question import Answer, gradient_note, percent
@@ -54,8 +52,7 @@ def deeplift(question: Question, *, baseline: str) -> Answer:
     scores, before = ((each * weights).flatten(1).sum(dim=1) for each in (values.detach(), reference(values)))
     if question.scores is None:
         question.scores = scores
-    multipliers = torch.autograd.grad(values, leaf, weights, allow_unused=True)[0] if values.requires_grad else None
-    found = torch.zeros_like(inputs) if multipliers is None else multipliers * (inputs - start)
+    found = mode.propagated(leaf, values, weights) * (inputs - start)
     change = scores - before
     gaps = ((found.flatten(1).sum(dim=1) - change).abs() / change.abs().clamp(min=1e-12)).tolist()
     notes = [

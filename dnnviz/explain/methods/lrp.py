@@ -56,8 +56,6 @@ def lrp(question: Question, *, rule: str, epsilon: float, gamma: float) -> Answe
     The note compares the sum of the map with the score. Biases take part of the relevance, and so do denominators near zero.
     Sources: Bach et al. 2015; the composite of rules: Montavon et al. 2019, section 10.3.
     """
-    import torch
-
     from dnnviz.explain.question import Answer
     from dnnviz.explain.relevance import Relevance, Settings
 
@@ -67,8 +65,7 @@ def lrp(question: Question, *, rule: str, epsilon: float, gamma: float) -> Answe
     relevance = (values * weights).detach()
     if question.scores is None:
         question.scores = relevance.flatten(1).sum(dim=1)
-    found = torch.autograd.grad(values, leaf, relevance, allow_unused=True)[0] if values.requires_grad else None
-    found = torch.zeros_like(question.inputs) if found is None else found
+    found = mode.propagated(leaf, values, relevance)
     return Answer(found, found.sum(dim=1), _notes(found, question.scores))
 
 
