@@ -305,8 +305,10 @@ def _thumb(selection: Selection, index: int) -> Any:
 
 def _gallery(selection: Selection, want: Asked, inputs: list[int]) -> str:
     """Address of the gallery with inputs, explained for their true class by the method looked at."""
-    values = {"run": selection.run_id, "epoch": want.epoch, "by": "chosen", "inputs": ",".join(map(str, inputs)), "target": "true"}
-    return dash.get_relative_path("/attribution") + urlstate.query(**values, methods=want.method)
+    values = {"run": selection.run_id, "epoch": want.epoch, "by": "chosen", "inputs": ",".join(map(str, inputs)), "target": "true", "at": want.layer}
+    other = {p.name: want.parameters[p.name] for p in METHODS[want.method].parameters if want.parameters[p.name] != p.default}
+    settings = {f"{want.method}-{name}": str(value).lower() if isinstance(value, bool) else value for name, value in other.items()}
+    return dash.get_relative_path("/attribution") + urlstate.query(**values, methods=want.method, **settings)
 
 
 def _map(mean: np.ndarray, look: Look, text: str, kind: str) -> html.Img:
