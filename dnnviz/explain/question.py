@@ -170,8 +170,8 @@ def images_per_pass(inputs: torch.Tensor) -> int:
 
 
 def percent(share: float) -> str:
-    """A share as text, with the digits that matter for an error."""
-    if share >= 10:
+    """A share as text, with the digits that matter for an error; one that is not finite is above all."""
+    if not share < 10:
         return "above 1000\u00a0%"
     return "below 0.01\u00a0%" if share < 1e-4 else f"{100 * share:.{2 if share < 0.001 else 1 if share < 0.1 else 0}f}\u00a0%"
 

@@ -28,7 +28,7 @@ def cut(inputs: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
     from skimage.segmentation import slic
 
     pieces = []
-    for image in inputs.detach().cpu().double().numpy().transpose(0, 2, 3, 1):
+    for image in np.nan_to_num(inputs.detach().cpu().double().numpy()).transpose(0, 2, 3, 1):
         low, high = image.min(), image.max()
         shown = (image - low) / max(high - low, 1e-12)
         found = slic(shown, n_segments=count, slic_zero=True, sigma=min(shown.shape[:2]) / 224, start_label=0, channel_axis=-1)
