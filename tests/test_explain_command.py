@@ -92,7 +92,7 @@ def test_a_look_that_does_not_exist_is_a_sentence(wrong):
     ],
 )
 def test_the_browser_paints_the_same_pixels(page, live_app, address, look):
-    methods = ("saliency", "guided_backprop")
+    methods = ("saliency", "deeplift")
     page.goto(f"{live_app.url}/attribution?run=shapes&by=chosen&inputs=3&methods={','.join(methods)}{address}")
     wait_for_jobs(page)
     page.wait_for_function("() => document.querySelectorAll('.dv-tile:not(.waiting):not(.absent) canvas').length === 2")
@@ -103,7 +103,7 @@ def test_the_browser_paints_the_same_pixels(page, live_app, address, look):
         "list => list.map((c) => [c.height, c.width, [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]])"
     )
     for tile in plan(run, run.epochs[-1], ["3"], {name: {} for name in methods}):
-        title = {"saliency": "Saliency", "guided_backprop": "Guided"}[tile.method]
+        title = {"saliency": "Saliency", "deeplift": "DeepLIFT"}[tile.method]
         height, width, data = drawn[next(i for i, label in enumerate(order) if label.startswith(title))]
         seen = np.array(data).reshape(height, width, 4)
         painted = paint(run.images([3])[0], results.get(tile.key)["heatmap"], tile.method != "saliency", look)

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from dnnviz.explain.question import Answer, Question
 
 _WHY = "The network has ReLUs, so the map is another one than the plain gradient; it shows what excites the units, and depends little on the class."
-_NONE = "This network has no ReLU (it may use GELU or SiLU), so nothing is rectified on the way back and the map is the signed saliency."
+_NONE = "This network has no ReLU (it may use GELU or SiLU), so nothing is rectified on the way back and the map is the saliency."
 
 
 @register(
@@ -20,9 +20,10 @@ _NONE = "This network has no ReLU (it may use GELU or SiLU), so nothing is recti
     summary="The score projected back to the pixels through a deconvolution network; what the units look for, hardly specific to the class.",
     citation="Zeiler, Fergus: Visualizing and understanding convolutional networks. ECCV",
     year=2014,
+    signed=False,
 )
 def deconvnet(question: Question) -> Answer:
-    """Gradient [n, C, H, W] in which each ReLU passes what is positive, whether it was open or not; heatmap: its sum over channels.
+    """Gradient [n, C, H, W] in which each ReLU passes what is positive, whether it was open or not; heatmap: the largest magnitude over channels.
 
     Max pooling goes back through its switches, as the gradient does. Every rectifier is seen, however the network writes
     it. Source: Zeiler and Fergus 2014, section 2.1; as a gradient: Springenberg et al. 2015, figure 1.
@@ -34,4 +35,4 @@ def deconvnet(question: Question) -> Answer:
     notes = gradient_note(gradient, "differs from gradient", _WHY)
     if not question.rectifiers:
         notes = [Note("degenerate", "equals the plain gradient: no ReLU found", why=_NONE)] * len(gradient)
-    return Answer(gradient, gradient.sum(dim=1), notes)
+    return Answer(gradient, gradient.abs().amax(dim=1), notes)

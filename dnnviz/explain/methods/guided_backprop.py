@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 _WHY = "The network has ReLUs, so the guided map is another one than the plain gradient; it is sharp, but depends little on the class."
-_NONE = "This network has no ReLU (it may use GELU or SiLU), so nothing is guided and the map is the signed saliency."
+_NONE = "This network has no ReLU (it may use GELU or SiLU), so nothing is guided and the map is the saliency."
 
 
 @register(
@@ -21,9 +21,10 @@ _NONE = "This network has no ReLU (it may use GELU or SiLU), so nothing is guide
     summary="The gradient along paths on which every unit argues for the class; sharp, but depends little on the class.",
     citation="Springenberg, Dosovitskiy, Brox, Riedmiller: Striving for simplicity. ICLR workshop",
     year=2015,
+    signed=False,
 )
 def guided_backprop(question: Question) -> Answer:
-    """Guided gradient [n, C, H, W]; heatmap: its sum over channels.
+    """Guided gradient [n, C, H, W]; heatmap: the largest magnitude over channels.
 
     Every rectifier is seen, however the network writes it (module, shared, in place, functional, ReLU6), and nothing
     in the network is replaced. Source: Springenberg et al. 2015, figure 1.
@@ -35,4 +36,4 @@ def guided_backprop(question: Question) -> Answer:
     notes = gradient_note(gradient, "differs from gradient", _WHY)
     if not question.rectifiers:
         notes = [Note("degenerate", "equals the plain gradient: no ReLU found", why=_NONE)] * len(gradient)
-    return Answer(gradient, gradient.sum(dim=1), notes)
+    return Answer(gradient, gradient.abs().amax(dim=1), notes)

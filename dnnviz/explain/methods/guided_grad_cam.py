@@ -23,9 +23,10 @@ _NONE = "This network has no ReLU (it may use GELU or SiLU), so nothing is guide
     citation="Selvaraju et al.: Grad-CAM. ICCV",
     year=2017,
     needs_layer=True,
+    signed=False,
 )
 def guided_grad_cam(question: Question) -> Answer:
-    """Guided gradient × Grad-CAM brought to the input's size (bilinear) [n, C, H, W]; heatmap: its sum over channels.
+    """Guided gradient × Grad-CAM brought to the input's size (bilinear) [n, C, H, W]; heatmap: the largest magnitude over channels.
 
     Source: Selvaraju et al. 2017, section 3.2.
     """
@@ -46,4 +47,4 @@ def guided_grad_cam(question: Question) -> Answer:
         elif not question.rectifiers and note.state == "good":
             note = Note("degenerate", "nothing guided: no ReLU found", why=_NONE)
         notes.append(note)
-    return Answer(values, values.sum(dim=1), notes, cam.layer)
+    return Answer(values, values.abs().amax(dim=1), notes, cam.layer)
