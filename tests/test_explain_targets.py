@@ -58,7 +58,9 @@ def test_texts_of_targets(text: str, expected: ClassTarget | LayerTarget) -> Non
         assert found == expected
 
 
-@pytest.mark.parametrize("text", ["", "class", "class:-1", "class:x", "second", "class:1-", "class:1-predicted", "unit:conv", "unit::3", "layer:", "cat"])
+@pytest.mark.parametrize(
+    "text", ["", "class", "class:-1", "class:x", "second", "class:1-", "class:1-predicted", "unit:conv", "unit::3", "layer:", "cat"]
+)
 def test_other_texts_get_a_sentence(text: str) -> None:
     with pytest.raises(DNNVizError, match="class:3"):
         parse(text)
