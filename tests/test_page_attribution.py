@@ -242,6 +242,11 @@ def test_what_is_unknown_in_the_address_gets_a_sentence_and_a_default(page, live
     text = page.locator("#alerts").inner_text()
     for part in ("tea", "nowhere", "best", "99", "luck", "1000"):
         assert f"“{part}”" in text, part
+    page.goto(live_app.url + DIGITS + "&methods=saliency&n=2&target=unit:nowhere:3&also=77,2&against=88&view=tea")
+    assert tiles(page).count() == 4
+    text = page.locator("#alerts").inner_text()
+    assert "no layer 'nowhere'" in text and "“77”" in text and "“88”" in text and "“tea”" in text
+    assert page.get_by_role("radio", name="Predicted class").is_checked() and query(page)["also"] == "2"
 
 
 def test_a_run_whose_network_is_unknown_says_how_to_mend_it(new_page, make_live_app, own_runs):
