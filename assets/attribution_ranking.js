@@ -127,7 +127,7 @@
     const name = element("th", "", row.title);
     name.scope = "row";
     if (row.failed) {
-      name.append(element("span", "dv-small", " failed on some"));
+      name.append(element("span", "dv-small fw-normal", row.count ? " failed on some" : " not defined here"));
       name.title = row.failed;
     }
     const pair = (found) => element("td", "dv-num", found ? found[0].toFixed(3) : "–", found && found[1] !== null ? element("span", "dv-small", " ± " + found[1].toFixed(3)) : null);

@@ -201,7 +201,7 @@ def _explained(selection: Selection, extra: dict[str, str]) -> list[Any]:
         if kind != "unit":
             layer = rest if kind == "layer" else rest.rpartition(":")[0]
             ways = {
-                f"layer:{layer}": "Along its own direction",
+                f"layer:{layer}": "Its own direction",
                 **{f"direction:{layer}:{i}": f"Towards {name}" for i, name in enumerate(run.classes)},
             }
             choice = dbc.Select(
