@@ -23,6 +23,7 @@ from dnnviz.settings import DEMO_RUNS, ROOT, Settings
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
+    from torch import Tensor, nn
 
 CHROMIUM_FLAGS = (
     "--headless",
@@ -58,6 +59,41 @@ def shared_data() -> Path:
             pytest.fail(sentence)
         pytest.skip(sentence)
     return folder
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """torch on one thread: small operations are faster there on a machine that others use, too."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def resnet20(shared_data: Path) -> nn.Module:
+    """ResNet-20 trained on CIFAR-10."""
+    from tests import trained
+
+    return trained.resnet20(shared_data)
+
+
+@pytest.fixture(scope="module")
+def squeezenet(shared_data: Path) -> nn.Module:
+    """SqueezeNet 1.1 trained on ImageNet."""
+    from tests import trained
+
+    return trained.squeezenet(shared_data)
+
+
+@pytest.fixture(scope="module")
+def cifar(shared_data: Path) -> Tensor:
+    """Six test pictures of CIFAR-10 as `resnet20` takes them."""
+    from tests import trained
+
+    return trained.cifar(shared_data)
 
 
 @pytest.fixture

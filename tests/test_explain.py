@@ -17,6 +17,8 @@ from tests import trained
 from tests.networks import Rectified
 from tests.trained import close, predicted
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 # Parameters with which a method takes a few passes.
 FAST = {
     "smoothgrad": {"samples": 2},
@@ -38,29 +40,6 @@ def asked(model, inputs, method, *args, **given):
     except DNNVizError as error:
         assert method not in EVERYWHERE and str(error).endswith(".")
         return None
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def resnet20(shared_data):
-    return trained.resnet20(shared_data)
-
-
-@pytest.fixture(scope="module")
-def cifar(shared_data):
-    return trained.cifar(shared_data)
-
-
-@pytest.fixture(scope="module")
-def squeezenet(shared_data):
-    return trained.squeezenet(shared_data)
 
 
 @pytest.fixture(scope="module")

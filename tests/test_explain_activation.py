@@ -14,30 +14,9 @@ from dnnviz.models import import_torchvision
 from tests import trained
 from tests.trained import close
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 FAMILY = ("cam", "grad_cam", "grad_cam_pp", "score_cam", "layer_cam", "eigen_cam", "guided_grad_cam", "attention_rollout")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def resnet20(shared_data):
-    return trained.resnet20(shared_data)
-
-
-@pytest.fixture(scope="module")
-def cifar(shared_data):
-    return trained.cifar(shared_data)
-
-
-@pytest.fixture(scope="module")
-def squeezenet(shared_data):
-    return trained.squeezenet(shared_data)
 
 
 @pytest.fixture(scope="module")

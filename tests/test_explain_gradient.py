@@ -13,16 +13,10 @@ from tests import trained
 from tests.networks import STYLES, Rectified
 from tests.trained import MEAN, STD, close, predicted
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 FAST = {"smoothgrad": {"samples": 4}, "integrated_gradients": {"steps": 4}}
 METHODS = ("saliency", "input_x_gradient", "smoothgrad", "integrated_gradients", "deconvnet", "guided_backprop", "full_gradient")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

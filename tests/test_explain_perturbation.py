@@ -15,25 +15,14 @@ from tests import trained
 from tests.networks import STYLES, Rectified
 from tests.trained import MEAN, STD, close, predicted
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 FAST = {
     "occlusion": {"window": 4, "stride": 3},
     "feature_ablation": {"segments": 6},
     "lime": {"segments": 6, "samples": 60},
     "rise": {"masks": 40},
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def resnet20(shared_data):
-    return trained.resnet20(shared_data)
 
 
 @pytest.fixture(scope="module")

@@ -15,15 +15,9 @@ from dnnviz.models import import_torchvision
 from tests import trained
 from tests.trained import MEAN, STD, close
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 RULES = ("epsilon-gamma-box", "epsilon-plus", "alpha2-beta1", "gamma", "epsilon")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module", autouse=True)

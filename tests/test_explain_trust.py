@@ -28,18 +28,7 @@ from dnnviz.results import Results
 from dnnviz.settings import Settings
 from tests import trained
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def resnet20(shared_data):
-    return trained.resnet20(shared_data)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

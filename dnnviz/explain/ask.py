@@ -95,11 +95,13 @@ def questions(
     device = first.device if first is not None else batch.device
     dtype = first.dtype if first is not None and first.is_floating_point() else torch.float32
     size = images_per_pass(batch)
+    # Of all inputs, so that nothing depends on how they are cut into batches.
+    ends = [end.to(device, dtype) for end in _range(batch, mean, std)]
     for start in range(0, len(batch), size):
         part, wanted = batch[start : start + size].to(device, dtype), targets[start : start + size]
         one = wanted[0]
         objective = LayerObjective(model, part, one) if isinstance(one, LayerTarget) else ClassObjective(wanted)
-        yield Question(model, part, objective, None, *_range(part, mean, std))
+        yield Question(model, part, objective, None, *ends)
 
 
 def _watch(watch: Callable[[str, int, int, np.ndarray | None], object], name: str, start: int, batch: int, count: int) -> Watch:
