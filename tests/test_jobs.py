@@ -162,6 +162,21 @@ def test_cancel_ends_the_job_and_its_children_within_a_second(new_page: Callable
     assert result(page, ask(page, "slow", seconds=0.1, after="cancel"))["ok"]
 
 
+def test_cancel_is_heard_before_the_server_has_said_that_the_job_started(page: Page, app: LiveApp, tmp_path: Path) -> None:
+    page.goto(app.url + "/")
+    wait_idle(page)
+    request = {"kind": "slow", "page": "/", "params": {"seconds": 600, "journal": str(tmp_path / "journal")}, "nonce": next(_nonces)}
+    page.evaluate(
+        """request => {
+            window.dash_clientside.set_props("job-request", {data: request});
+            document.getElementById("job-cancel").click();
+        }""",
+        request,
+    )
+    assert result(page, request["nonce"])["cancelled"]
+    page.locator("#job-panel").wait_for(state="hidden")
+
+
 def test_leaving_the_page_cancels(new_page: Callable[..., Page], app: LiveApp, tmp_path: Path) -> None:
     page = opened(new_page, app)
     ask(page, "slow", seconds=60, journal=str(tmp_path / "journal"))
