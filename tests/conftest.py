@@ -22,7 +22,7 @@ import pytest
 from dnnviz.settings import DEMO_RUNS, ROOT, Settings
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, BrowserContext, BrowserType, Page
     from torch import Tensor, nn
 
 CHROMIUM_FLAGS = (
@@ -142,29 +142,49 @@ def live_app(make_live_app: Callable[..., LiveApp]) -> LiveApp:
     return make_live_app()
 
 
+WINDOW = {"viewport": {"width": 1440, "height": 900}, "reduced_motion": "reduce"}
+
+
 @pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    """Chromium, that of the system or Playwright's own."""
+def chromium() -> Iterator[BrowserType]:
+    """What starts Chromium."""
     from playwright.sync_api import sync_playwright
 
-    found = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=found, args=list(CHROMIUM_FLAGS))
-        yield chromium
-        chromium.close()
+        yield playwright.chromium
+
+
+def _start() -> dict[str, Any]:
+    """How Chromium is started: that of the system, otherwise Playwright's own."""
+    found = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
+    return {"executable_path": found, "args": list(CHROMIUM_FLAGS)}
+
+
+@pytest.fixture(scope="session")
+def browser(chromium: BrowserType) -> Iterator[Browser]:
+    """Chromium without a past."""
+    browser = chromium.launch(**_start())
+    yield browser
+    browser.close()
+
+
+@pytest.fixture(scope="session")
+def visitor(chromium: BrowserType, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrowserContext]:
+    """A user who comes back: compiled scripts are in the browser's cache, which halves what opening a page takes."""
+    context = chromium.launch_persistent_context(tmp_path_factory.mktemp("profile"), **_start(), **WINDOW)
+    yield context
+    context.close()
 
 
 @pytest.fixture
-def new_page(browser: Browser) -> Iterator[Callable[..., Page]]:
-    """new_page(**context options) → the page of a new user (its own browser context).
+def watched() -> Iterator[Callable[[Page], Page]]:
+    """watched(page) → the page; the test fails when it logged an error, raised one, or got an answer of 400 or above.
 
-    The test fails when a page logged an error, raised one, or got an answer of 400 or above. What a test provokes on
-    purpose it removes from `page.problems` before it ends.
+    What a test provokes on purpose it removes from `page.problems` before it ends.
     """
     pages = []
 
-    def make(**options: Any) -> Page:
-        page = browser.new_context(**{"viewport": {"width": 1440, "height": 900}, "reduced_motion": "reduce", **options}).new_page()
+    def watch(page: Page) -> Page:
         page.set_default_timeout(TIMEOUT)
         page.problems = []  # type: ignore[attr-defined]
         page.on("console", lambda message: page.problems.append(f"console: {message.text}") if message.type == "error" else None)
@@ -173,17 +193,33 @@ def new_page(browser: Browser) -> Iterator[Callable[..., Page]]:
         pages.append(page)
         return page
 
-    yield make
+    yield watch
     problems = [problem for page in pages for problem in page.problems]
-    for page in pages:
-        page.context.close()
     assert not problems, "the browser complained:\n" + "\n".join(problems)
 
 
 @pytest.fixture
-def page(new_page: Callable[..., Page]) -> Page:
-    """One page of a new user, 1440 × 900."""
-    return new_page()
+def new_page(browser: Browser, watched: Callable[[Page], Page]) -> Iterator[Callable[..., Page]]:
+    """new_page(**context options) → the page of a new user (its own browser context); see `watched`."""
+    contexts = []
+
+    def make(**options: Any) -> Page:
+        contexts.append(browser.new_context(**{**WINDOW, **options}))
+        return watched(contexts[-1].new_page())
+
+    yield make
+    for context in contexts:
+        context.close()
+
+
+@pytest.fixture
+def page(visitor: BrowserContext, watched: Callable[[Page], Page]) -> Iterator[Page]:
+    """One page, 1440 × 900, without anything stored by an earlier test; see `watched`."""
+    page = watched(visitor.new_page())
+    yield page
+    if page.url.startswith("http"):
+        page.evaluate("() => { localStorage.clear(); sessionStorage.clear(); }")
+    page.close()
 
 
 def wait_idle(page: Page, timeout: float = TIMEOUT) -> None:
