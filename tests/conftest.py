@@ -38,7 +38,12 @@ CHROMIUM_FLAGS = (
 TIMEOUT = 60_000  # ms; generous, for machines with other work
 
 
+# Files that take longest, most of them waiting: begun first, so that no worker is left alone with one of them at the end.
+LONGEST = ("test_web_process", "test_page_attribution", "test_page_embedding", "test_jobs", "test_page_evolution", "test_page_layers")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
     for item in items:
         if {"page", "new_page", "browser"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.browser)
