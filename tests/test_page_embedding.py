@@ -250,13 +250,18 @@ def test_colours_and_classes_change_without_computing_anything(page: Page, small
     page.locator("#embedding-legend h2").filter(has_text="Activation of unit 3").wait_for()
     assert "unit=3" in page.url
     page.get_by_label("Class", exact=True).check()
+    # The legend is drawn anew after each step; a click just then would fall between the old entry and the new one.
+    wait_idle(page)
     page.locator("[data-dv-class='1']").click()
     page.wait_for_function(f"() => Array.from({PLOT}.data[0].x).filter(Number.isFinite).length === 30")
+    wait_idle(page)
     assert "hide=1" in page.url
     page.locator("[data-dv-class='2']").dblclick()
     page.wait_for_function(f"() => Array.from({PLOT}.data[0].x).filter(Number.isFinite).length === 10")
+    wait_idle(page)
     page.get_by_role("button", name="Show all").click()
     page.wait_for_function(f"() => Array.from({PLOT}.data[0].x).filter(Number.isFinite).length === 40")
+    wait_idle(page)
     assert "hide" not in page.url
 
 
