@@ -398,7 +398,7 @@ def test_maps_without_evidence_are_not_stretched():
         for parameter in model.parameters():
             parameter.zero_()
         model[0].weight[:, 0, 1, 1] = 1.0
-        model[4].weight.copy_(torch.tensor([[-1.0, -1.0], [1.0, 1.0]]))
+        model[4].weight.copy_(torch.tensor([[-1.0, -1.0], [1.0, -0.1]]))
     inputs = torch.rand(2, 1, 8, 8)
     for method in ("cam", "grad_cam", "grad_cam_pp", "layer_cam", "guided_grad_cam"):
         against, speaking = (attribute(model, inputs, method, target=target, layer="1") for target in (0, 1))

@@ -94,7 +94,7 @@ def test_guided_backprop_and_deconvolution_see_every_way_to_write_a_relu(style):
     assert not np.allclose(found["guided_backprop"].values, found["deconvnet"].values)
 
 
-@pytest.mark.parametrize("rectifier", [nn.ReLU6(), nn.ReLU6(inplace=True), F.relu6, nn.Hardtanh(0, 6)])
+@pytest.mark.parametrize("rectifier", [nn.ReLU6(), nn.ReLU6(inplace=True), F.relu6, nn.Hardtanh(0, 6), lambda x: x.clamp(0, 6)])
 def test_deconvolution_passes_a_clipped_relu_whether_it_was_open_or_not(rectifier):
     class Clipped(nn.Module):
         def __init__(self):
@@ -111,6 +111,16 @@ def test_deconvolution_passes_a_clipped_relu_whether_it_was_open_or_not(rectifie
     found = attribute(model, inputs, "deconvnet", 1)
     close(found.values, reference)
     assert found.notes[0].state == "good"
+
+
+def test_a_unit_behind_a_single_relu_has_the_plain_gradient_and_says_so(resnet20):
+    model, inputs = resnet20
+    found = attribute_all(model, inputs, {"guided_backprop": {}, "saliency": {"absolute": False}}, "unit:conv1:5")
+    np.testing.assert_array_equal(found["guided_backprop"].values, found["saliency"].values)
+    assert {note.state for note in found["guided_backprop"].notes} == {"degenerate"}
+    assert {note.text for note in found["guided_backprop"].notes} == {"equals the plain gradient: no ReLU changes it"}
+    deeper = attribute(model, inputs, "guided_backprop", "unit:layer1.0.conv2:5")
+    assert {note.state for note in deeper.notes} == {"good"}
 
 
 def test_gradients_of_one_question_share_a_forward_pass():

@@ -6,11 +6,13 @@ Sources: Bach et al. 2015 (epsilon, alpha-beta), Montavon et al. 2017 (box), Mon
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
 import torch.nn.functional as F
+
+from dnnviz.explain.scratch import Scratch
 
 STABLE = 1e-6  # added to every denominator, away from zero
 
@@ -83,7 +85,7 @@ class Layer:
     """A layer in a forward pass: output = scale · (map(inputs, weight) + bias) + shift, everything detached.
 
     bias: [channels] or None. channels: the dimension of the output that they are. scale, shift: [channels], those of the batch norm
-    that follows, None where none does.
+    that follows, None where none does. room: for two changed sets of weights; layers of a pass share it.
     """
 
     map: Map
@@ -94,6 +96,7 @@ class Layer:
     channels: int = 1
     scale: torch.Tensor | None = None
     shift: torch.Tensor | None = None
+    room: tuple[Scratch, Scratch] = field(default_factory=lambda: (Scratch(), Scratch()), repr=False)
 
     def over_outputs(self, values: torch.Tensor) -> torch.Tensor:
         """[channels] in a shape that broadcasts over the output."""
@@ -122,7 +125,7 @@ class Layer:
 
 def stable(values: torch.Tensor, epsilon: float = STABLE) -> torch.Tensor:
     """A copy of the values moved away from zero by `epsilon`, each to its own side."""
-    return torch.copysign(values.new_tensor(epsilon), values).add_(values)
+    return torch.copysign(values.new_full((), epsilon), values).add_(values)
 
 
 def over(relevance: torch.Tensor, values: torch.Tensor, epsilon: float = STABLE) -> torch.Tensor:
@@ -147,8 +150,9 @@ def gamma_rule(layer: Layer, relevance: torch.Tensor, gamma: float) -> torch.Ten
     weight, factor, bias = layer.merged()
     positive, negative = layer.halves()
     # w + γ max(w, 0) = (1 + γ) · raised and w + γ min(w, 0) = lowered, one pass over the weights each.
-    raised = F.leaky_relu(weight, 1 / (1 + gamma))
-    lowered = None if negative is None else F.leaky_relu(weight, 1 + gamma)
+    first, second = layer.room
+    raised = torch.ops.aten.leaky_relu.out(weight, 1 / (1 + gamma), out=first.like(weight))
+    lowered = None if negative is None else torch.ops.aten.leaky_relu.out(weight, 1 + gamma, out=second.like(weight))
     up, down = (1 + gamma, 1) if factor is None else ((1 + gamma) * factor, factor)
     total = layer.map.forward(positive, raised).mul_(up)
     if negative is not None:
@@ -180,8 +184,9 @@ def alpha_beta_rule(layer: Layer, relevance: torch.Tensor, alpha: float) -> torc
     weight, factor, bias = layer.merged()
     positive, negative = layer.halves()
     both = negative is not None
-    raising = weight.clamp(min=0)
-    lowering = weight.clamp(max=0) if both or alpha > 1 else None
+    first, second = layer.room
+    raising = torch.clamp(weight, min=0, out=first.like(weight))
+    lowering = torch.clamp(weight, max=0, out=second.like(weight)) if both or alpha > 1 else None
     parts = [(alpha, raising, lowering, None if bias is None else bias.clamp(min=0))]
     if alpha > 1:
         parts.append((1 - alpha, lowering, raising, None if bias is None else bias.clamp(max=0)))

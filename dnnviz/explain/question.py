@@ -12,11 +12,14 @@ from dnnviz.errors import DNNVizError
 from dnnviz.explain.attribution import Note
 from dnnviz.explain.network import first_tensor, with_first
 from dnnviz.explain.objectives import ClassObjective, LayerObjective
-from dnnviz.explain.rectifiers import after_rectifiers
+from dnnviz.explain.rectifiers import Node, OnCopies, rectified_gradient, rectifiers
 
 # Pixels of one pass: 16 images of 224 × 224. More is no faster on a processor, and memory grows with it.
 _PIXELS_PER_PASS = 16 * 224 * 224
 _MOST_PER_PASS = 256
+
+_NO_RECTIFIER = "This network has no ReLU (it may use GELU or SiLU), so nothing is rectified on the way back and the map is the plain gradient."
+_UNCHANGED = "No ReLU between the target and the pixels holds anything back, so the map is the plain gradient."
 
 T = TypeVar("T")
 Change = Callable[[torch.Tensor], torch.Tensor]
@@ -89,38 +92,46 @@ class Question:
             self._kept[key] = compute()
         return self._kept[key]
 
-    def gradient(self, change: Change | None = None, gated: bool = True) -> torch.Tensor:
-        """[n, C, H, W]: gradient of each input's score with respect to that input.
+    def gradient(self) -> torch.Tensor:
+        """[n, C, H, W]: gradient of each input's score with respect to that input. All gradients of a question share one forward pass."""
+        return self.once("gradient", self._gradient)
 
-        change: applied to the gradient that flows back into every rectifier. gated: whether that then passes through the
-        rectifier's own derivative. All gradients of a question share one forward pass.
-        """
-        leaf, score, watch, _ = self.once("pass", self._pass)
-        if change is None and "gradient" in self._kept:
-            return self._kept["gradient"]
-        watch.change, watch.gated = change, gated
+    def _gradient(self) -> torch.Tensor:
+        leaf, score, _ = self.once("pass", self._pass)
         # The network scores each input by itself (eval mode), so the gradient of the sum is the gradient of each.
         found = torch.autograd.grad(score.sum(), leaf, retain_graph=True, allow_unused=True)[0] if score.requires_grad else None
-        found = torch.zeros_like(leaf) if found is None else found
-        if change is None:
-            self._kept["gradient"] = found
-        return found
+        return torch.zeros_like(leaf) if found is None else found
 
-    @property
-    def rectifiers(self) -> int:
-        """How many times a ReLU or ReLU6 is applied in a pass."""
-        return self.once("pass", self._pass)[2].count
+    def rectified(self, change: Change, gated: bool = True) -> tuple[torch.Tensor, str | None]:
+        """As `gradient`, with `change` applied to what flows back into every rectifier; and why that made no difference, None where it did.
+
+        gated: whether what was changed then passes through the rectifier's own derivative.
+        """
+        leaf, score, nodes = self.once("rectifiers", self._rectifiers)
+        found, altered = rectified_gradient(score.sum(), leaf, nodes, change, gated) if score.requires_grad else (None, True)
+        why = None if altered else _UNCHANGED if nodes else _NO_RECTIFIER
+        return torch.zeros_like(leaf) if found is None else found, why
+
+    def _rectifiers(self) -> tuple[torch.Tensor, torch.Tensor, list[Node]]:
+        leaf, score, _ = self.once("pass", self._pass)
+        if not score.requires_grad:
+            return leaf, score, []
+        nodes, hidden = rectifiers(score)
+        if hidden:
+            with OnCopies():
+                leaf, score, _ = self._pass()
+            nodes, _ = rectifiers(score)
+        return leaf, score, nodes
 
     def output(self) -> tuple[torch.Tensor, torch.Tensor] | None:
         """(output of the shared module, its gradient) from the pass that the gradients share; None where there is no such pass."""
         if self.shared is None:
             return None
-        _, score, watch, held = self.once("pass", self._pass)
-        watch.change = None
+        _, score, held = self.once("pass", self._pass)
         found = torch.autograd.grad(score.sum(), held[0], retain_graph=True, allow_unused=True)[0] if held and score.requires_grad else None
         return None if found is None else (held[0].detach(), found)
 
-    def _pass(self) -> tuple[torch.Tensor, torch.Tensor, Any, list[torch.Tensor]]:
+    def _pass(self) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
         leaf = self.inputs.detach().clone().requires_grad_()
         held: list[torch.Tensor] = []
         calls = 0
@@ -136,12 +147,10 @@ class Question:
 
         handle = self.shared[0].register_forward_hook(hold) if self.shared else None
         try:
-            with after_rectifiers() as watch:
-                score = self.score(leaf)
+            return leaf, self.score(leaf), held
         finally:
             if handle is not None:
                 handle.remove()
-        return leaf, score, watch, held
 
     def classes_only(self, title: str) -> torch.Tensor:
         """[n, K]: weights of the classes in the score; raises DNNVizError where the score is not one of classes."""
@@ -174,6 +183,15 @@ def percent(share: float) -> str:
     if not share < 10:
         return "above 1000\u00a0%"
     return "below 0.01\u00a0%" if share < 1e-4 else f"{100 * share:.{2 if share < 0.001 else 1 if share < 0.1 else 0}f}\u00a0%"
+
+
+def rectified_notes(values: torch.Tensor, text: str, why: str, unchanged: str | None) -> list[Note]:
+    """As `gradient_note`, of a rectified gradient; degenerate where the rectifiers changed nothing, for the reason `unchanged`."""
+    notes = gradient_note(values, text, why)
+    if unchanged is None:
+        return notes
+    none = "no ReLU found" if unchanged is _NO_RECTIFIER else "no ReLU changes it"
+    return [Note("degenerate", f"equals the plain gradient: {none}", why=unchanged) if note.state == "good" else note for note in notes]
 
 
 def gradient_note(values: torch.Tensor, text: str, why: str = "") -> list[Note]:

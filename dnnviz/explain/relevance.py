@@ -20,6 +20,7 @@ from dnnviz.explain.lrp_rules import (
     gamma_rule,
     over,
 )
+from dnnviz.explain.scratch import Scratch
 from dnnviz.explain.signals import ELEMENTWISE, Rule, Signals, arguments, mark, marked, of_signal, ruled, signals_in
 
 Arguments = tuple[Any, ...]
@@ -43,6 +44,7 @@ class Relevance(Signals):
         super().__init__("LRP", _RULES)
         self.settings = settings
         self.first = True
+        self.room = (Scratch(), Scratch())
 
     def start(self, inputs: torch.Tensor, low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
         """The network's input as a leaf; relevance that is propagated back arrives as its gradient. low, high: [C, 1, 1], bounds of a pixel."""
@@ -164,7 +166,7 @@ def _convolve(mode: Relevance, function: Callable[..., Any], args: Arguments, kw
     kind = Convolution(stride, _each(padding, dims), dilation, transposed, output_padding, given.get("groups", 1))
     with torch.no_grad():
         output = function(*args, **kwargs)
-    layer = Layer(kind, signal.detach(), weight.detach(), None if bias is None else bias.detach(), output.detach())
+    layer = Layer(kind, signal.detach(), weight.detach(), None if bias is None else bias.detach(), output.detach(), room=mode.room)
     bounds = mark(signal).companions if mode.first and mode.settings.rule == "epsilon-gamma-box" else ()
     mode.first = False
     return marked(ruled(output, mode.of_layer(layer, bounds), signal), layer=layer)
@@ -185,7 +187,7 @@ def _linear(mode: Relevance, function: Callable[..., Any], args: Arguments, kwar
     _own_weights(mode, weight)
     with torch.no_grad():
         output = function(*args, **kwargs)
-    layer = Layer(Linear(), signal.detach(), weight.detach(), None if bias is None else bias.detach(), output.detach(), channels=-1)
+    layer = Layer(Linear(), signal.detach(), weight.detach(), None if bias is None else bias.detach(), output.detach(), channels=-1, room=mode.room)
     return marked(ruled(output, mode.of_layer(layer, ()), signal), layer=layer)
 
 
@@ -205,7 +207,7 @@ def _batch_norm(mode: Relevance, function: Callable[..., Any], args: Arguments, 
         layer.scale, layer.shift, layer.output = scale, shift, output.detach()
         return marked(ruled(output, lambda relevance: (relevance,), signal))
     factors = scale.view(-1, *[1] * (signal.ndim - 2))
-    layer = Layer(Channelwise(), signal.detach(), factors, shift, output.detach())
+    layer = Layer(Channelwise(), signal.detach(), factors, shift, output.detach(), room=mode.room)
     return marked(ruled(output, mode.of_layer(layer, ()), signal))
 
 

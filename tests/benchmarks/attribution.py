@@ -1,14 +1,15 @@
 """Cost of attribution methods against Captum and against the floor (number of passes × time of a pass).
 
-    python -m tests.benchmarks.attribution [--network resnet18] [--size 64] [--inputs 4] [--rounds 5] [--methods lime rise]
+    python -m tests.benchmarks.attribution [--network resnet18] [--size 224] [--inputs 4] [--rounds 5] [--methods lime rise]
 
-Variants run in turns in one process on one thread and are compared by CPU time, so that other work on the machine
-changes little. A gradient's pass is forward and backward, another pass forward only; `library` is Captum.
+Variants run in turns in one process on one thread, in another order each round, and are compared by the CPU time they took in the
+same round, so that other work on the machine changes little. A gradient's pass is forward and backward, another pass forward only.
 """
 
 from __future__ import annotations
 
 import argparse
+import random
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -24,17 +25,18 @@ from dnnviz.explain.superpixels import cut
 from dnnviz.models import build
 
 
-def measure(variants: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median CPU seconds of each variant, run in turns."""
+def measure(variants: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """CPU seconds of each variant in each round."""
     for run in variants.values():
         run()
     times: dict[str, list[float]] = {name: [] for name in variants}
+    order = random.Random(0)
     for _ in range(rounds):
-        for name, run in variants.items():
+        for name in order.sample(list(variants), len(variants)):
             started = time.process_time()
-            run()
+            variants[name]()
             times[name].append(time.process_time() - started)
-    return {name: median(found) for name, found in times.items()}
+    return times
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Cost:
 
 
 def ratios(
-    network: str = "resnet18", size: int = 64, count: int = 4, steps: int = 20, rounds: int = 5, names: Sequence[str] = tuple(METHODS)
+    network: str = "resnet18", size: int = 224, count: int = 4, steps: int = 8, rounds: int = 5, names: Sequence[str] = tuple(METHODS)
 ) -> Iterator[tuple[str, Cost | str]]:
     """(name, its cost, or the sentence that says why it is not defined for this network) of each method."""
     warnings.simplefilter("ignore")
@@ -75,21 +77,29 @@ def ratios(
             continue
         variants: dict[str, Callable[[], object]] = {
             "ours": lambda name=name, chosen=chosen, layer=layer: attribute(model, inputs, name, target, layer=layer, **chosen),
-            "floor": floor(model, inputs, target, passes, gradient=method.family in ("gradient", "relevance") or name == "guided_grad_cam"),
+            "floor": floor(
+                model,
+                inputs,
+                passes,
+                gradient=method.family in ("gradient", "relevance") or name == "guided_grad_cam",
+                # The passes of relevance see the same inputs through other weights, one set after the other.
+                together=method.family != "relevance",
+            ),
         }
         reference = library(model, inputs, target, name, resolved, layer)
         if reference is not None:
             variants["library"] = reference
         found = measure(variants, rounds)
-        yield name, Cost(found["ours"], found["ours"] / found["floor"], found["ours"] / found["library"] if "library" in found else None)
+        against = {other: median(ours / theirs for ours, theirs in zip(found["ours"], found[other], strict=True)) for other in found}
+        yield name, Cost(median(found["ours"]), against["floor"], against.get("library"))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--network", default="resnet18")
-    parser.add_argument("--size", type=int, default=64)
+    parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--inputs", type=int, default=4)
-    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     given = parser.parse_args()
@@ -102,10 +112,10 @@ def main() -> None:
             print(f"{name:22}{cost.seconds:9.3f}{cost.floor:9.2f}" + ("–".rjust(10) if cost.library is None else f"{cost.library:10.2f}"))
 
 
-def floor(model: torch.nn.Module, inputs: torch.Tensor, target: list[int], passes: int, gradient: bool) -> Callable[[], object]:
-    """The passes alone, in batches of the size of the method's own."""
+def floor(model: torch.nn.Module, inputs: torch.Tensor, passes: int, gradient: bool, together: bool) -> Callable[[], object]:
+    """The passes alone; together: in batches as large as those of a method that may put all of them into one."""
     total = passes * len(inputs)
-    size = min(total, max(1, min(256, 16 * 224 * 224 // (inputs.shape[2] * inputs.shape[3]))))
+    size = min(total, max(1, min(256, 16 * 224 * 224 // (inputs.shape[2] * inputs.shape[3])))) if together else len(inputs)
 
     def run() -> None:
         for first in range(0, total, size):

@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.methods_table [--scenes 60] [--rounds 5] [--write]
 
-Costs are those of `attribution.py` (ResNet-18 with random weights, 64 × 64), places those of `attribution_masks.py` (the demo
+Costs are those of `attribution.py` (ResNet-18 with random weights, 224 × 224), places those of `attribution_masks.py` (the demo
 run `shapes`). --write puts the table between the two marks in README.md; otherwise it is printed.
 """
 

@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from dnnviz.explain.question import Answer, Question
 
 _WHY = "The network has ReLUs, so the map is another one than the plain gradient; it shows what excites the units, and depends little on the class."
-_NONE = "This network has no ReLU (it may use GELU or SiLU), so nothing is rectified on the way back and the map is the saliency."
 
 
 @register(
@@ -28,11 +27,7 @@ def deconvnet(question: Question) -> Answer:
     Max pooling goes back through its switches, as the gradient does. Every rectifier is seen, however the network writes
     it. Source: Zeiler and Fergus 2014, section 2.1; as a gradient: Springenberg et al. 2015, figure 1.
     """
-    from dnnviz.explain.attribution import Note
-    from dnnviz.explain.question import Answer, gradient_note
+    from dnnviz.explain.question import Answer, rectified_notes
 
-    gradient = question.gradient(lambda gradient: gradient.clamp(min=0), gated=False)
-    notes = gradient_note(gradient, "differs from gradient", _WHY)
-    if not question.rectifiers:
-        notes = [Note("degenerate", "equals the plain gradient: no ReLU found", why=_NONE)] * len(gradient)
-    return Answer(gradient, gradient.abs().amax(dim=1), notes)
+    gradient, unchanged = question.rectified(lambda gradient: gradient.clamp(min=0), gated=False)
+    return Answer(gradient, gradient.abs().amax(dim=1), rectified_notes(gradient, "differs from gradient", _WHY, unchanged))

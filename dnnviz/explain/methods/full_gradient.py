@@ -42,23 +42,24 @@ def full_gradient(question: Question, *, rescale: bool) -> Answer:
     from dnnviz.explain.attribution import Note
     from dnnviz.explain.maps import removed_after
     from dnnviz.explain.question import Answer, gradient_note, percent
+    from dnnviz.explain.scratch import Scratch
 
     inputs = question.inputs.detach().clone().requires_grad_()
-    sums: list[torch.Tensor] = []
+    room, sums = Scratch(), []
     maps: dict[tuple[int, int], torch.Tensor] = {}  # of each size, summed before they are enlarged, which is linear
 
-    def collect(gradient: torch.Tensor, bias: torch.Tensor) -> None:
-        """gradient: [n, C, …] with respect to what the bias [C] was added to."""
+    def collect(gradient: torch.Tensor, bias: torch.Tensor | None = None) -> None:
+        """gradient: [n, C, …] with respect to what the bias [C] was added to; None where it is multiplied already."""
         flat = gradient.reshape(*gradient.shape[:2], -1)
-        sums.append(flat.sum(dim=2) @ bias)
+        parts = flat if bias is None else torch.mul(flat, bias[:, None], out=room.like(flat))
+        sums.append(parts.sum(dim=(1, 2)))
         if gradient.ndim != 4:
             return
-        sizes, weight = flat.abs(), bias.abs()
-        found = weight @ sizes
+        parts = parts.abs_()
+        found = parts.sum(dim=1)
         if rescale:
-            low = (sizes.amin(dim=2) * weight).amin(dim=1, keepdim=True)
-            high = (sizes.amax(dim=2) * weight).amax(dim=1, keepdim=True)
-            found = torch.where(high > low, (found - gradient.shape[1] * low) / (high - low), 0)
+            low, high = parts.amin(dim=(1, 2))[:, None], parts.amax(dim=(1, 2))[:, None]
+            found = torch.where(high > low, (found - parts.shape[1] * low) / (high - low), 0)
         size = (gradient.shape[2], gradient.shape[3])
         maps[size] = maps.get(size, 0) + found
 
@@ -75,10 +76,11 @@ def full_gradient(question: Question, *, rescale: bool) -> Answer:
         found = torch.autograd.grad(score.sum(), inputs, allow_unused=True)[0] if score.requires_grad else None
     gradient = torch.zeros_like(inputs) if found is None else found
     with torch.no_grad():
-        collect(gradient * inputs, torch.ones_like(inputs[0, :, 0, 0]))
+        collect(gradient * inputs)
         values = torch.zeros_like(inputs[:, :1])
         for size, found in maps.items():
-            values += F.interpolate(found.unflatten(1, (1, *size)), inputs.shape[-2:], mode="bilinear", align_corners=False)
+            # The inputs take the place of channels, which are enlarged together.
+            values += F.interpolate(found.unflatten(1, size)[None], inputs.shape[-2:], mode="bilinear", align_corners=False).transpose(0, 1)
         gaps = ((torch.stack(sums).sum(dim=0) - score).abs() / score.abs().clamp(min=1e-12)).tolist()
     notes = [
         note
@@ -91,14 +93,15 @@ def full_gradient(question: Question, *, rescale: bool) -> Answer:
 
 def _bias(module: torch.nn.Module) -> torch.Tensor | None:
     """What a convolution, linear layer or batch norm adds to each of its channels [C], whatever comes in; None for other modules."""
+    import torch
+    import torch.nn.functional as F
     from torch import nn
 
     if isinstance(module, nn.modules.conv._ConvNd | nn.Linear):
         found = module.bias
     elif isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None:
-        scale = (module.running_var + module.eps).rsqrt()
-        scale = scale if module.weight is None else scale * module.weight
-        found = -module.running_mean * scale if module.bias is None else module.bias - module.running_mean * scale
+        zero = torch.zeros_like(module.running_mean)[None]
+        found = F.batch_norm(zero, module.running_mean, module.running_var, module.weight, module.bias, eps=module.eps)[0]
     else:
         return None
     return None if found is None or found.ndim != 1 else found.detach()

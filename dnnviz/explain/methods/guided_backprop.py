@@ -11,7 +11,6 @@ if TYPE_CHECKING:
 
 
 _WHY = "The network has ReLUs, so the guided map is another one than the plain gradient; it is sharp, but depends little on the class."
-_NONE = "This network has no ReLU (it may use GELU or SiLU), so nothing is guided and the map is the saliency."
 
 
 @register(
@@ -29,11 +28,7 @@ def guided_backprop(question: Question) -> Answer:
     Every rectifier is seen, however the network writes it (module, shared, in place, functional, ReLU6), and nothing
     in the network is replaced. Source: Springenberg et al. 2015, figure 1.
     """
-    from dnnviz.explain.attribution import Note
-    from dnnviz.explain.question import Answer, gradient_note
+    from dnnviz.explain.question import Answer, rectified_notes
 
-    gradient = question.gradient(lambda gradient: gradient.clamp(min=0))
-    notes = gradient_note(gradient, "differs from gradient", _WHY)
-    if not question.rectifiers:
-        notes = [Note("degenerate", "equals the plain gradient: no ReLU found", why=_NONE)] * len(gradient)
-    return Answer(gradient, gradient.abs().amax(dim=1), notes)
+    gradient, unchanged = question.rectified(lambda gradient: gradient.clamp(min=0))
+    return Answer(gradient, gradient.abs().amax(dim=1), rectified_notes(gradient, "differs from gradient", _WHY, unchanged))

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 _WHY = (
     "The network has ReLUs and the layer has evidence for the target; the fine detail is guided backpropagation's, which depends little on the class."
 )
-_NONE = "This network has no ReLU (it may use GELU or SiLU), so nothing is guided: the map is the plain gradient where Grad-CAM finds evidence."
 
 
 @register(
@@ -30,21 +29,17 @@ def guided_grad_cam(question: Question) -> Answer:
 
     Source: Selvaraju et al. 2017, section 3.2.
     """
-    from dnnviz.explain.attribution import Note
     from dnnviz.explain.maps import share_pass
     from dnnviz.explain.methods.grad_cam import grad_cam
-    from dnnviz.explain.question import Answer, gradient_note
+    from dnnviz.explain.question import Answer, rectified_notes
 
     if question.shared is None:
         share_pass(question)
-    guided = question.gradient(lambda gradient: gradient.clamp(min=0))
+    guided, unchanged = question.rectified(lambda gradient: gradient.clamp(min=0))
     cam = grad_cam(question)
     values = guided * cam.heatmap[:, None]
-    notes = []
-    for note, where in zip(gradient_note(values, "differs from gradient", _WHY), cam.notes, strict=True):
-        if where.state == "degenerate":
-            note = where
-        elif not question.rectifiers and note.state == "good":
-            note = Note("degenerate", "nothing guided: no ReLU found", why=_NONE)
-        notes.append(note)
+    notes = [
+        where if where.state == "degenerate" else note
+        for note, where in zip(rectified_notes(values, "differs from gradient", _WHY, unchanged), cam.notes, strict=True)
+    ]
     return Answer(values, values.abs().amax(dim=1), notes, cam.layer)
