@@ -26,6 +26,12 @@
     made.addEventListener("click", act);
     return made;
   };
+  // Text in a saved picture; room: the letters it may have.
+  page.words = (x, y, text, { size = 11.5, fill = dv.colour("ink"), bold = false, end = false, room = 1000 } = {}) =>
+    `<text x="${x}" y="${y}" font-size="${size}" fill="${fill}"${bold ? ' font-weight="600"' : ""}${end ? ' text-anchor="end"' : ""}>` +
+    dv.escape(text.length > room ? text.slice(0, room - 1) + "…" : text) +
+    "</text>";
+  page.pictures = {}; // by view: how it draws itself to be saved
   const share = (page.share = (p) => (p === null || p === undefined ? "" : p > 0 && p < 0.001 ? "<0.001" : p < 0.0995 ? p.toFixed(3) : p.toFixed(2)));
   const count = (page.count = (n, one) => dv.count(n) + " " + one + (n === 1 ? "" : one.endsWith("s") ? "es" : "s"));
   page.duration = (seconds) => (seconds < 1 ? "under 1 s" : seconds < 90 ? `about ${Math.round(seconds)} s` : seconds < 5400 ? `about ${Math.round(seconds / 60)} min` : `about ${(seconds / 3600).toFixed(1)} h`);

@@ -97,12 +97,17 @@
     return { seconds: known.reduce((sum, about) => sum + about.seconds, 0) / known.length, marks };
   }
 
-  function table(ranking) {
+  // Rows in the order chosen, and the largest difference, which the bars are drawn against.
+  function ordered(ranking) {
     const rows = [...ranking.rows.map((row) => ({ ...row, ...seen(row.method) })), { ...ranking.random, random: true }];
     const { value } = COLUMNS.find((column) => column.name === sort.name);
     const order = (a, b) => (a === b ? 0 : a === null || a === undefined ? 1 : b === null || b === undefined ? -1 : (a < b ? -1 : 1) * (sort.up ? 1 : -1));
     rows.sort((a, b) => order(value(a), value(b)));
-    const largest = Math.max(...rows.map((row) => Math.abs(mean(row.difference) || 0)), 1e-9);
+    return [rows, Math.max(...rows.map((row) => Math.abs(mean(row.difference) || 0)), 1e-9)];
+  }
+
+  function table(ranking) {
+    const [rows, largest] = ordered(ranking);
     const head = element("tr", "");
     for (const column of COLUMNS) {
       const cell = element("th", "");
@@ -138,18 +143,44 @@
     const marks = element("td", "");
     for (const [state, n] of Object.entries(row.marks || {})) if (n) marks.append(element("span", "dv-mark", element("i", "dv-dot " + state), String(n)));
     marks.setAttribute("aria-label", row.marks ? `${row.marks.good} good, ${row.marks.warning} warnings, ${row.marks.degenerate} degenerate` : "not known");
-    const seconds = row.seconds === undefined ? "–" : row.seconds < 0.01 ? "<0.01" : row.seconds.toFixed(2);
-    return element("tr", row.random ? "random" : "", name, difference, pair(row.deletion), pair(row.insertion), element("td", "dv-num", seconds), marks);
+    return element("tr", row.random ? "random" : "", name, difference, pair(row.deletion), pair(row.insertion), element("td", "dv-num", time(row)), marks);
   }
+  const time = (row) => (row.seconds === undefined ? "–" : row.seconds < 0.01 ? "<0.01" : row.seconds.toFixed(2));
 
+  page.pictures.ranking = async () => {
+    const ranking = found && found.ranking;
+    if (!ranking || !ranking.complete) throw new Error("There is no ranking to save yet.");
+    const { words } = page;
+    const muted = dv.colour("muted");
+    const [rows, largest] = ordered(ranking);
+    const at = [12, 190, 410, 520, 630, 720];
+    const parts = COLUMNS.map((column, c) => words(at[c], 22, column.title, { fill: muted, bold: column.name === sort.name }));
+    rows.forEach((row, r) => {
+      const y = 48 + 24 * r;
+      const ink = { size: 12, fill: dv.colour(row.random ? "muted" : "ink") };
+      const pair = (x, pair) => words(x, y, pair ? pair[0].toFixed(3) + (pair[1] === null ? "" : " ± " + pair[1].toFixed(3)) : "–", ink);
+      parts.push(words(at[0], y, row.title, { ...ink, bold: !row.random, room: 26 }));
+      const width = (90 * Math.abs(mean(row.difference) || 0)) / largest;
+      parts.push(`<rect x="${at[1]}" y="${y - 9}" width="${width}" height="8" rx="2" fill="${dv.colour(row.random || mean(row.difference) < 0 ? "muted" : "accent")}"/>`);
+      parts.push(pair(at[1] + 100, row.difference), pair(at[2], row.deletion), pair(at[3], row.insertion), words(at[4], y, time(row), ink));
+      let x = at[5];
+      for (const [state, n] of Object.entries(row.marks || {})) {
+        if (!n) continue;
+        parts.push(`<circle cx="${x + 4}" cy="${y - 4}" r="3.2" fill="${dv.colour({ good: "ok", warning: "warn", degenerate: "accent" }[state])}"/>`, words(x + 12, y, String(n), ink));
+        x += 36;
+      }
+      parts.push(`<line x1="12" x2="820" y1="${y + 8}" y2="${y + 8}" stroke="${dv.colour("line")}"/>`);
+    });
+    const { gallery } = state;
+    return { svg: parts.join(""), width: 832, height: 48 + 24 * rows.length, caption: `${gallery.run}, epoch ${gallery.epoch}. Methods by the area under insertion less that under deletion. ${basis(ranking)}` };
+  };
+
+  const basis = (ranking) =>
+    `${page.count(ranking.count, "map")} of each method; ± standard error of the mean. Areas under the ` +
+    (ranking.reading === "probability" ? "target’s probability" : "target’s score, as a share of the way from the empty picture to the whole one") +
+    ".";
   const footnotes = (ranking) => [
-    element(
-      "p",
-      "dv-small",
-      `${page.count(ranking.count, "map")} of each method; ± standard error of the mean. Areas under the ` +
-        (ranking.reading === "probability" ? "target’s probability" : "target’s score, as a share of the way from the empty picture to the whole one") +
-        `. Computed in ${ranking.seconds.toFixed(ranking.seconds < 10 ? 1 : 0)} s.`,
-    ),
+    element("p", "dv-small", `${basis(ranking)} Computed in ${ranking.seconds.toFixed(ranking.seconds < 10 ? 1 : 0)} s.`),
     element("p", "dv-small", "Petsiuk et al., RISE: randomized input sampling for explanation of black-box models, BMVC 2018."),
   ];
 })();

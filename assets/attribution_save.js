@@ -1,4 +1,4 @@
-// What leaves the attribution page: the picture of the whole gallery, and the raw maps.
+// What leaves the attribution page: the picture of the view, here the whole gallery, and the raw maps.
 (function () {
   "use strict";
   const dv = window.dnnviz;
@@ -6,9 +6,6 @@
   const { state, share } = page;
 
   const [SIDE, GAP, LEFT, HEAD, FOOT, LINE] = [150, 8, 190, 30, 26, 17];
-  const fit = (text, room) => dv.escape(text.length > room ? text.slice(0, room - 1) + "…" : text);
-  const words = (x, y, text, size, fill, extra = "") => `<text x="${x}" y="${y}" font-size="${size}" fill="${fill}" ${extra}>${text}</text>`;
-  const bold = 'font-weight="600"';
 
   // Lines beside a row: [text, number, whether bold].
   function lines(gallery, row, first) {
@@ -21,37 +18,40 @@
     return found;
   }
 
-  dv.picture.provide("/attribution", async () => {
+  dv.picture.provide("/attribution", () => page.pictures[document.querySelector(".dv-page").dataset.view || "gallery"]());
+
+  page.pictures.gallery = async () => {
+    const { words } = page;
     const { gallery, selection, cells } = state;
     if (!page.here() || !cells.length) throw new Error("There is no gallery to save yet.");
     await page.fill(true);
     const tall = (SIDE * gallery.size[0]) / gallery.size[1];
-    const [ink, muted] = [dv.colour("ink"), dv.colour("muted")];
+    const muted = dv.colour("muted");
     const at = (c) => LEFT + 12 + (c + 1) * (SIDE + GAP);
-    const parts = [words(LEFT + 12, 20, "Input", 12, ink, bold)];
-    gallery.columns.forEach((column, c) => parts.push(words(at(c), 20, fit(column.title, 24), 12, ink, bold)));
+    const parts = [words(LEFT + 12, 20, "Input", { size: 12, bold: true })];
+    gallery.columns.forEach((column, c) => parts.push(words(at(c), 20, column.title, { size: 12, bold: true, room: 24 })));
     const crisp = Math.min(...gallery.size) < 100 ? ' style="image-rendering:pixelated"' : "";
     const image = (canvas, x, y) => `<image x="${x}" y="${y}" width="${SIDE}" height="${tall}"${crisp} preserveAspectRatio="none" href="${canvas.toDataURL("image/png")}"/>`;
     let y = HEAD;
     gallery.rows.forEach((row, r) => {
       const beside = lines(gallery, row, Boolean(cells[r].shown));
       beside.forEach(([text, number, strong], i) => {
-        const [colour, weight] = strong ? [ink, bold] : [muted, ""];
-        parts.push(words(12, y + 13 + LINE * i, fit(text, number ? 22 : 30), 11.5, colour, weight));
-        if (number) parts.push(words(LEFT, y + 13 + LINE * i, number.replace("<", "&lt;"), 11.5, colour, weight + ' text-anchor="end"'));
+        const look = strong ? { bold: true } : { fill: muted };
+        parts.push(words(12, y + 13 + LINE * i, text, { ...look, room: number ? 22 : 30 }));
+        if (number) parts.push(words(LEFT, y + 13 + LINE * i, number, { ...look, end: true }));
       });
       if (cells[r].shown) parts.push(image(cells[r].shown, LEFT + 12, y));
       gallery.columns.forEach((column, c) => {
         const { about } = gallery.tiles[r][c];
         if (!page.complete(about)) {
-          parts.push(words(at(c), y + 14, about && about.error ? "not defined here" : "not computed", 10.5, muted));
+          parts.push(words(at(c), y + 14, about && about.error ? "not defined here" : "not computed", { size: 10.5, fill: muted }));
           return;
         }
         const { state: mark, text } = about.note;
         const colour = dv.colour({ good: "ok", warning: "warn", degenerate: "accent" }[mark]);
         const fill = mark === "degenerate" ? `fill="none" stroke="${colour}" stroke-width="1.6"` : `fill="${colour}"`;
         parts.push(image(cells[r].tiles[c].canvas, at(c), y), `<circle cx="${at(c) + 4}" cy="${y + tall + 11}" r="3.2" ${fill}/>`);
-        parts.push(words(at(c) + 12, y + tall + 15, fit(text, 27), 10.5, muted));
+        parts.push(words(at(c) + 12, y + tall + 15, text, { size: 10.5, fill: muted, room: 27 }));
       });
       y += Math.max(tall, LINE * (beside.length - 1)) + FOOT;
     });
@@ -66,7 +66,7 @@
       height: y,
       caption: `${gallery.run}, epoch ${gallery.epoch}. What the score of ${target} depends on; ${signs}. Each tile on its own scale, strongest colour at ${how.clip === 100 ? "its largest value" : "its " + how.clip + "th percentile"}.`,
     };
-  });
+  };
 
   // -- raw maps -----------------------------------------------------------------------------------------------------
   async function maps() {

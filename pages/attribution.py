@@ -131,7 +131,7 @@ def _bar(selection: Selection, extra: dict[str, str]) -> list[Any]:
                 components.segmented(components.url_id("by"), BY, extra["by"], "Inputs"),
                 html.Button("Upload…", id="attribution-upload", className="dv-btn", type="button", title=hint),
             ],
-            className="d-flex gap-2",
+            className="d-flex gap-2 dv-unless-shortcuts",
         ),
         *components.epoch_controls(selection),
         components.hidden("inputs", extra["inputs"]),
@@ -162,9 +162,8 @@ def _left(selection: Selection, extra: dict[str, str], methods: list[str], layer
     overlay = dbc.Input(id=components.url_id("overlay"), max=100, value=int(extra["overlay"]), **ranged)
     slider = dbc.Input(id="attribution-depth", max=len(layers), value=list(depth).index(extra["at"]), **ranged)
     return [
-        _inputs(selection, extra),
-        *_explained(selection, extra),
-        _methods(selection, methods),
+        # Shortcuts look at inputs of every class, each for its own class, by a method of their own.
+        html.Div([_inputs(selection, extra), *_explained(selection, extra), _methods(selection, methods)], className="dv-unless-shortcuts"),
         components.section(
             "CAM family at", components.select("at", depth, extra["at"], "Layer of the CAM family"), components.labelled("Depth of the layer", slider)
         ),
@@ -172,7 +171,7 @@ def _left(selection: Selection, extra: dict[str, str], methods: list[str], layer
             "Overlay",
             components.labelled("Strength of the overlay", overlay),
             components.select("colours", COLOURS, extra["colours"], "Colours"),
-            components.select("sign", SIGNS, extra["sign"], "Signs"),
+            html.Div(components.select("sign", SIGNS, extra["sign"], "Signs"), className="dv-unless-shortcuts"),
             html.Div("Strongest colour at", className="dv-small mt-2"),
             components.select("clip", CLIPS, extra["clip"], "Strongest colour at"),
         ),
@@ -180,10 +179,13 @@ def _left(selection: Selection, extra: dict[str, str], methods: list[str], layer
             [html.Summary("Settings of the methods"), *[_settings(name, extra) for name in METHODS if METHODS[name].parameters]],
             className="dv-how",
         ),
-        components.how_to_read(
-            "Bright pixels are those on which the score of the explained class depends most; every tile has its own scale. Where a method "
-            "is signed, red speaks for the class and blue against it. The dot under a tile says how far to believe it.",
-            "On what such maps show and what they do not: J. Adebayo et al., Sanity checks for saliency maps, NeurIPS 2018.",
+        html.Div(
+            components.how_to_read(
+                "Bright pixels are those on which the score of the explained class depends most; every tile has its own scale. Where a method "
+                "is signed, red speaks for the class and blue against it. The dot under a tile says how far to believe it.",
+                "On what such maps show and what they do not: J. Adebayo et al., Sanity checks for saliency maps, NeurIPS 2018.",
+            ),
+            className="dv-unless-shortcuts",
         ),
     ]
 

@@ -247,6 +247,13 @@ def test_the_view_offers_computes_and_links_to_the_gallery(page, live_app):
     assert page.locator(".dv-shortcuts-card.marked").count() == 1
     drawn = "image => image.complete && image.naturalWidth === 16"
     assert first.locator("img.mean").evaluate(drawn)
+    # The view has its own method and inputs: what chooses those of the gallery is out of the way.
+    assert page.locator(".dv-shortcuts-bar select:visible").count() == 2
+    assert page.locator("#strip:visible, #attribution-upload:visible, [data-dv-methods]:visible").count() == 0
+    thumbs = page.locator(".dv-shortcuts-card .thumb").count()
+    saved = page.evaluate("async () => (await dnnviz.picture.compose()).svg")
+    assert saved.count("<g ") == 10 and "1 of 10 classes stands out" in saved and "stands out: upper left corner" in saved
+    assert 10 + len(page.locator(".dv-shortcuts-map.group").all()) + 10 <= saved.count("data:image/png") <= 10 + 20 + thumbs
     # The choice is part of the address; another method is another question, and a reload gives this one back.
     page.locator("select").filter(has=page.locator("option", has_text="Guided backprop")).last.select_option("guided_backprop")
     page.get_by_role("button", name="Look for shortcuts").wait_for()

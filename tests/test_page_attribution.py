@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from urllib.parse import parse_qs, urlparse
 
 import numpy as np
@@ -499,6 +500,11 @@ def test_methods_are_ranked_on_the_inputs_chosen(page, live_app):
     page.get_by_role("button", name="Deletion").click()
     assert column(3) == sorted(column(3)) and page.locator("th[aria-sort=ascending]").inner_text().startswith("Deletion")
     assert page.locator(".dv-ranking tr:not(.random) .dv-mark").count() >= 3
+    # What is saved is the table, in the order chosen.
+    saved = page.evaluate("async () => (await dnnviz.picture.compose()).svg")
+    shown = [text.split(" ± ")[0] for text in page.locator(".dv-ranking tbody tr td:nth-child(3)").all_inner_texts()]
+    assert re.findall(r'<text x="410"[^>]*>([\d.]+)', saved) == shown
+    assert saved.count("<rect") == 1 + 4 and "Random map" in saved
     # The link shows the same without a job; other inputs have another ranking.
     page.reload()
     rows.first.wait_for()
