@@ -238,6 +238,14 @@ def test_what_methods_cost_is_known_once_the_network_was_timed(run, settings, re
     assert left["work"]["seconds"] == pytest.approx(3 * after["occlusion"]["seconds"])
 
 
+def test_what_methods_cost_follows_the_time_that_they_took(run, settings, results):
+    task.run(settings, request(), quiet)
+    wanted = {"rise": {"masks": 300}}
+    keys = task.run(settings, request(methods=wanted), quiet)
+    taken = [pytest.approx(about_tile(results, key)["seconds"]) for key in keys]
+    assert costs(run, 1, wanted, results)["rise"]["seconds"] in taken
+
+
 def test_a_method_that_fails_leaves_its_sentence_and_the_others_go_on(settings, run, results):
     linear = next(layer.name for layer in run.layers if layer.kind == "linear")
     keys = task.run(settings, request(layer=linear), quiet)

@@ -11,11 +11,14 @@ import torch
 
 from dnnviz.explain.attribution import Attribution, attribute_all
 from dnnviz.explain.network import scores, undisturbed
-from dnnviz.explain.plan import input_index, store_pace, target_object
+from dnnviz.explain.plan import input_index, pace, store_pace, target_object
+from dnnviz.explain.registry import METHODS
 from dnnviz.explain.uploads import is_upload, load_upload
 from dnnviz.models import load_snapshot
 from dnnviz.results import Results
 from dnnviz.store import Run
+
+_TELLING = 20  # forward passes from which the time of a method says how long a pass takes
 
 
 class Explainer:
@@ -29,7 +32,8 @@ class Explainer:
         self.epoch = epoch
         self.results = results
         self.model = load_snapshot(run, epoch, allow=allow)
-        self._measure()
+        if pace(results, run, epoch) is None:
+            self._measure()
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -56,7 +60,12 @@ class Explainer:
     ) -> dict[str, Attribution]:
         """As `dnnviz.explain.attribute_all`, for sources and targets (one each) of a `Tile`."""
         objects = [target_object(self.run, self.epoch, target) for target in targets]
-        return attribute_all(self.model, self.inputs(sources), methods, objects, layer, watch=watch, **self.normalisation)
+        found = attribute_all(self.model, self.inputs(sources), methods, objects, layer, watch=watch, **self.normalisation)
+        for name, answer in found.items():
+            work = METHODS[name].work(answer.parameters, self.shape) * len(sources)
+            if work >= _TELLING:
+                store_pace(self.results, self.run, self.epoch, answer.seconds / work)
+        return found
 
     def _input(self, source: str) -> np.ndarray:
         if is_upload(source):
@@ -64,7 +73,7 @@ class Explainer:
         return self.run.network_inputs(input_index(self.run, source))
 
     def _measure(self) -> None:
-        """Time a forward pass, so that the page can say what a method will cost on this machine as busy as it is now."""
+        """Time a forward pass of one input; what methods take later, in larger batches, says it better."""
         one = torch.as_tensor(self.inputs(["0"]))
         times = []
         with undisturbed(self.model), torch.inference_mode():

@@ -20,7 +20,7 @@ class Method:
     summary: one line in the user's terms. citation: the paper it comes from, year: when it appeared.
     passes: (parameters, input shape (C, H, W)) → how many times the network is evaluated per input.
     needs_layer: it explains by the feature maps of one layer. layer_if: (parameters) → whether it looks at that layer all the same.
-    signed: its map has positive and negative evidence.
+    signed: its map has positive and negative evidence. to_pixels: its passes go back to the input, too.
     compute: (question, **parameters) → answer (see dnnviz.explain.question); it runs on a batch.
     """
 
@@ -35,6 +35,7 @@ class Method:
     needs_layer: bool
     layer_if: Callable[[Mapping[str, Any]], bool]
     signed: bool
+    to_pixels: bool
     compute: Callable[..., Any]
 
     def uses_layer(self, parameters: Mapping[str, Any]) -> bool:
@@ -42,8 +43,8 @@ class Method:
         return self.needs_layer or self.layer_if(parameters)
 
     def work(self, parameters: Mapping[str, Any], shape: Shape) -> float:
-        """What one map costs, in forward passes; a pass back costs about two."""
-        return self.passes(parameters, shape) * (3 if self.family in ("gradient", "relevance") else 1)
+        """What one map costs, in forward passes; the way back to the pixels, without gradients of weights, costs little more than one."""
+        return self.passes(parameters, shape) * (2.2 if self.to_pixels else 1)
 
     def resolve(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """All parameters, checked, defaults filled in; raises DNNVizError naming a parameter that is unknown or out of range."""
@@ -66,11 +67,15 @@ def register(
     needs_layer: bool = False,
     layer_if: Callable[[Mapping[str, Any]], bool] = lambda parameters: False,
     signed: bool = True,
+    to_pixels: bool | None = None,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Enter the decorated function into METHODS under `name`."""
+    """Enter the decorated function into METHODS under `name`; families of gradients and relevance go back to the pixels unless told otherwise."""
+    back = family in ("gradient", "relevance") if to_pixels is None else to_pixels
 
     def enter(compute: Callable[..., Any]) -> Callable[..., Any]:
-        METHODS[name] = Method(name, title, family, summary, f"{citation}, {year}", year, parameters, passes, needs_layer, layer_if, signed, compute)
+        METHODS[name] = Method(
+            name, title, family, summary, f"{citation}, {year}", year, parameters, passes, needs_layer, layer_if, signed, back, compute
+        )
         return compute
 
     return enter

@@ -81,7 +81,7 @@ def ratios(
                 model,
                 inputs,
                 passes,
-                gradient=method.family in ("gradient", "relevance") or name == "guided_grad_cam",
+                gradient=method.to_pixels,
                 # The passes of relevance see the same inputs through other weights, one set after the other.
                 together=method.family != "relevance",
             ),

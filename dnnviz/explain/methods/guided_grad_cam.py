@@ -23,6 +23,7 @@ _WHY = (
     year=2017,
     needs_layer=True,
     signed=False,
+    to_pixels=True,
 )
 def guided_grad_cam(question: Question) -> Answer:
     """Guided gradient × Grad-CAM brought to the input's size (bilinear) [n, C, H, W]; heatmap: the largest magnitude over channels.
