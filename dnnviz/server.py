@@ -16,7 +16,7 @@ from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
 from dnnviz import attribution_endpoints, compare_endpoints, components, endpoints, jobs
 from dnnviz.catalogue import Catalogue
-from dnnviz.components import shortcuts_cards
+from dnnviz.components import health_cards, shortcuts_cards
 from dnnviz.errors import DNNVizError
 from dnnviz.results import Results
 from dnnviz.settings import Settings
@@ -77,6 +77,7 @@ def build(settings: Settings, root: Path) -> dash.Dash:
     app.layout = components.shell
     components.register(app)
     shortcuts_cards.register(app)
+    health_cards.register(app)
     jobs.register(app)
     if settings.debug:
         # Development bundles evaluate strings, which the policy forbids; the version check asks another site.
