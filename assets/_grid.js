@@ -84,7 +84,7 @@
       this.order = null; // [U] unit at each position, or null
       this.cell = 0; // 0: by the number of units
       this.line = 0; // units in a line; 0: as many as fit
-      this.side = null; // layer name → {share, text}
+      this.side = null; // layer name → {share, text, hint, faint}
       this.picked = null;
       this.hovered = null;
       this.rows = [];
@@ -284,7 +284,8 @@
         const side = this.side && this.side[row.layer.name];
         if (side) {
           const box = document.createElement("div");
-          box.className = "dv-grid-side" + (this.low() ? " low" : "");
+          box.className = "dv-grid-side" + (this.low() ? " low" : "") + (side.faint ? " faint" : "");
+          box.title = side.hint || "";
           box.style.cssText = `left:${this.sideLeft}px;top:${row.y + 2}px;width:${this.options.sideWidth}px`;
           const bar = document.createElement("div");
           bar.className = "dv-grid-side-bar";

@@ -57,7 +57,7 @@
       layers,
       cell: roomy ? 16 : 0,
       folded: new Set((selection.fold || "").split(",").filter(Boolean)),
-      side: Object.fromEntries(layers.map((layer) => [layer.name, { share: Math.max(0, (layer.distance || 0) / largest), text: layer.distance === null ? "–" : layer.distance.toFixed(2) }])),
+      side: Object.fromEntries(layers.map((layer) => [layer.name, { share: Math.max(0, (layer.distance || 0) / largest), text: layer.distance === null ? "–" : layer.distance.toFixed(2), ...chance(layer, answer) }])),
       panels: [
         { title: "A  " + names[0], values: a, levels: dv.levels(a, layers, ranges), map: "sequential", marks },
         { title: "B  " + names[1], values: b, levels: dv.levels(b, layers, ranges), map: "sequential", marks },
@@ -67,6 +67,12 @@
     });
     legend(span);
     await drawClasses(selection, answer, mine, span);
+  }
+
+  // What the permutation test says of a layer's distance; one that chance explains stands back.
+  function chance(layer, answer) {
+    if (answer.measure === "cka" || layer.p === null) return { hint: answer.measure === "cka" ? "" : answer.tested };
+    return { faint: layer.p > 0.05, hint: `${layer.p > 0.05 ? "No more than chance explains" : "More than chance explains"}: p ${layer.p <= 0.001 ? "≤ 0.001" : "= " + layer.p.toFixed(3)} (permutation test, ${answer.tested}, adjusted for the number of layers)` };
   }
 
   // The units of some layers that differ most, strongest first: [layer, unit].

@@ -40,8 +40,17 @@ def units() -> Response:
     distances = _distances(first, second, found)
     index = {layer.name: i for i, layer in enumerate(found.shared.layers)}
     named = stages([layer.name for layer in shown]) if shown else []
+    chance, tested = comparison.significance(first, second, how)
     described = [
-        {"name": e.name, "kind": e.kind, "units": e.units, "offset": e.offset, "stage": stage, "distance": _plain(distances[index[e.name]])}
+        {
+            "name": e.name,
+            "kind": e.kind,
+            "units": e.units,
+            "offset": e.offset,
+            "stage": stage,
+            "distance": _plain(distances[index[e.name]]),
+            "p": None if chance is None else _plain(chance[index[e.name]]),
+        }
         for e, stage in zip(shown, named, strict=True)
     ]
     arrays = np.stack([found.first, found.second, found.difference, found.partners.astype(np.float32)])
@@ -59,6 +68,7 @@ def units() -> Response:
             matched=matched,
             classes=len(comparison.shared_classes(first.run, second.run)),
             one=comparison.one_network(first, second),
+            tested=tested,
             telling=comparison.telling_layer(first, second, found, shown, rows),
             splits=comparison.two_splits(first.run),
         )

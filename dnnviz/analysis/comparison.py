@@ -8,7 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from dnnviz.analysis import distance
+from dnnviz.analysis import distance, permutation
 from dnnviz.errors import RunError
 from dnnviz.store import Layer, Run
 
@@ -24,6 +24,8 @@ ROWS: dict[str, str] = {"auto": "Automatic", "means": "Class means", "gap": "Tra
 PAIRINGS: dict[str, str] = {"auto": "Automatic", "index": "By index", "correlation": "By correlation"}
 OBSERVATIONS = 300  # inputs over which units are correlated: more change the second digit of no correlation
 COMMON_ORDER = 0.3  # agreement of order above which units of the same index are the same units
+FEWEST = 4  # inputs on either side from which groups can be drawn anew
+CHANCE = 0.05  # p above which a layer differs by no more than chance
 CLOSE = 0.5  # layers nearer than this count as shared
 STANDS_OUT = 5.0  # robust z of a class's gap; of clean classes the largest is about 2, of tampered ones 10 to 48
 
@@ -235,6 +237,42 @@ def compare(first: Side, second: Side, how: str = "auto") -> Comparison:
     a, b = first.values[shared.first], second.values[pairing.second]
     difference = distance.standardised_difference(a, b, _scale(first, second, shared, pairing), shared.columns)
     return Comparison(shared, pairing, a, b, difference, distance.layer_distances(difference, shared.columns))
+
+
+@lru_cache(maxsize=32)
+def significance(first: Side, second: Side, how: str = "auto") -> tuple[np.ndarray | None, str]:
+    """(p of each shared layer, float64 [L]: whether it differs by more than chance; over what, in words), or (None, why there is no such test).
+
+    The inputs kept one by one stand for those that the means are over. See `dnnviz.analysis.permutation`.
+    """
+    members = [_members(side) for side in (first, second)]
+    if min(len(rows) for rows in members) < FEWEST:
+        return None, f"A permutation test takes at least {FEWEST} kept inputs on either side."
+    shared, pairing = shared_layers(first.run, second.run), pair_units(*first.network, *second.network, how)
+    own = first.run.activations(first.epoch)
+    if first.network == second.network:
+        groups = [np.isin(np.arange(first.run.kept), rows) for rows in members]
+        if np.array_equal(*groups):
+            return None, "A and B are the same inputs of the same network."
+        try:
+            found = permutation.group_test(own[:, shared.first], *groups, shared.columns)
+        except ValueError:
+            return None, "The two groups share some inputs only, so that they cannot be drawn anew."
+        return found, f"{len(members[0])} against {len(members[1])} inputs"
+    if not (same_inputs(first.run, second.run) and np.array_equal(*members)):
+        return None, "Two networks can be tested on the same inputs only."
+    rows = members[0][np.unique(np.linspace(0, len(members[0]) - 1, min(len(members[0]), OBSERVATIONS)).astype(int))]
+    other = second.run.activations(second.epoch)
+    return permutation.paired_test(own[rows][:, shared.first], other[rows][:, pairing.second], shared.columns), f"{len(rows)} inputs"
+
+
+def _members(side: Side) -> np.ndarray:
+    """int64: the kept inputs that a side shows."""
+    kind, _, index = side.show.partition(":")
+    if kind == "input":
+        return np.array([int(index)])
+    kept = np.ones(side.run.kept, dtype=bool) if kind == "data" else side.run.labels == int(index)
+    return np.flatnonzero(kept if side.split is None else kept & (side.run.input_splits == side.run.splits.index(side.split)))
 
 
 def class_layer(first: Side, second: Side, layer: Layer, how: str = "auto", rows: str = "means") -> ClassLayer:

@@ -48,7 +48,8 @@ def differences_card(first: Side, second: Side, how: str, chosen: str) -> list[A
             className="dv-actions",
         )
     )
-    parts.append(section("In a sentence", html.P(sentence(first, second, found, layers), className="cmp-sentence")))
+    said = html.P(sentence(first, second, found, layers), className="cmp-sentence")
+    parts.append(section("In a sentence", said, note(_chance(first, second, how, found, layers))))
     for side, letter in ((first, "A"), (second, "B"))[: 1 if first.network == second.network else 2]:
         outlier = standing_out(side, f"{letter}, {side.name}", (first.split, second.split))
         if outlier:
@@ -154,6 +155,22 @@ def sentence(first: Side, second: Side, found: Comparison, layers: list[Layer]) 
     if apart == most:
         return [*head, "at ", *far, f", where they are furthest apart.{after}"]
     return [*head, "at ", html.B(layers[apart].name), f" ({distances[apart]:.2f}); they are furthest apart in ", *far, f".{after}"]
+
+
+def _chance(first: Side, second: Side, how: str, found: Comparison, layers: list[Layer]) -> str:
+    """Which layers differ by more than chance, or why that is not known."""
+    p, over = comparison.significance(first, second, how)
+    if p is None:
+        return over
+    index = {layer.name: i for i, layer in enumerate(found.shared.layers)}
+    same = [layer.name for layer in layers if p[index[layer.name]] > comparison.CHANCE]
+    tested = f"(permutation test over {over}, p {comparison.CHANCE} for all layers together)"
+    if not same:
+        return f"Every layer differs by more than chance {tested}."
+    if len(same) == len(layers):
+        return f"No layer differs by more than chance {tested}."
+    names = ", ".join(same[:3]) + (f" and {len(same) - 3} more" if len(same) > 3 else "")
+    return f"{len(same)} of {len(layers)} layers differ by no more than chance: {names} {tested}."
 
 
 def standing_out(side: Side, name: str, shown: tuple[str | None, str | None]) -> list[Any] | None:
