@@ -10,7 +10,7 @@ import os
 import platform
 import sys
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from dnnviz.keep import Keeper
 from dnnviz.layers import Layers, find_layers
 from dnnviz.observe import Observed, Progress, channels_last, observe, on_device, run_network, undisturbed
 from dnnviz.specs import first_line
-from dnnviz.store import MANIFEST, Run, RunWriter, layer_entries, now, open_run, writing
+from dnnviz.store import MANIFEST, Run, RunWriter, layer_entries, map_entries, now, open_run, writing
 
 TOP = 9  # inputs in each unit's list of top inputs
 
@@ -76,7 +76,8 @@ class Recorder:
     """Writes snapshots of a network while it trains; the same inputs are kept in all of them.
 
     every: record epochs that this number divides. inputs, classes: as for `capture`. overwrite: the first snapshot
-    replaces a run that is there. options: as for `capture` (batch_size, layers, mean, std, device, model_spec,
+    replaces a run that is there. maps: epochs whose early feature maps are kept (None: all; they take most of the
+    space of small networks). options: as for `capture` (batch_size, layers, mean, std, device, model_spec,
     save_weights, data_spec, progress, workers).
     """
 
@@ -89,12 +90,14 @@ class Recorder:
         inputs: int = 200,
         classes: Sequence[str] | None = None,
         overwrite: bool = False,
+        maps: Container[int] | None = None,
         **options: Any,
     ) -> None:
         if every < 1:
             raise DNNVizError(f"every is {every}; it must be 1 or more.")
         self.model = model
         self.every = every
+        self.maps = maps
         self._job = _Job(path, dataset, classes, inputs, **options)
         self._overwrite = "run" if overwrite else "no"
 
@@ -110,7 +113,7 @@ class Recorder:
         """
         if epoch % self.every:
             return None
-        self._job.write(self.model, int(epoch), metrics, None, self._overwrite)
+        self._job.write(self.model, int(epoch), metrics, None, self._overwrite, self.maps is None or epoch in self.maps)
         self._overwrite = "no"
         return int(epoch)
 
@@ -169,8 +172,11 @@ class _Job:
         self.device = None if device is None else torch.device(device)
         self.model_spec, self.save_weights, self.data_spec, self.progress = model_spec, save_weights, data_spec, progress
 
-    def write(self, model: nn.Module, epoch: int, metrics: Mapping[str, Any], spec: str | None, overwrite: str) -> Run:
-        """Observe the network and publish the snapshot. overwrite: `no`, `epoch` (that one, or a run that does not fit) or `run`."""
+    def write(self, model: nn.Module, epoch: int, metrics: Mapping[str, Any], spec: str | None, overwrite: str, maps: bool = True) -> Run:
+        """Observe the network and publish the snapshot.
+
+        overwrite: `no`, `epoch` (that one, or a run that does not fit) or `run`. maps: keep early feature maps.
+        """
         if epoch < 0:
             raise DNNVizError(f"The epoch is {epoch}; epochs are numbered from 0.")
         model = _inside(model)
@@ -182,7 +188,7 @@ class _Job:
                     old = _existing(writer, overwrite)
                     if old is not None and overwrite == "no" and epoch in old.epochs:
                         raise RunError(f"{self.path} holds a snapshot of epoch {epoch} already; give another epoch or folder, or overwrite it.")
-                    return self._publish(writer, model, epoch, metrics, spec, self._see(model, old, overwrite))
+                    return self._publish(writer, model, epoch, metrics, spec, self._see(model, old, overwrite, maps))
             except BaseException:
                 if not (self.path / MANIFEST).exists():
                     writer.clear()
@@ -190,7 +196,7 @@ class _Job:
                         publish.remove_empty(self.path)
                 raise
 
-    def _see(self, model: nn.Module, old: Run | None, overwrite: str) -> _Seen:
+    def _see(self, model: nn.Module, old: Run | None, overwrite: str, maps: bool) -> _Seen:
         """Run the network over the data; raises RunError where the result does not fit the run that is there and may not replace it."""
         device = self.device or next((p.device for p in model.parameters()), torch.device("cpu"))
         # Other data are known only when they were read, and then the kept inputs must be chosen anew: a second pass.
@@ -206,7 +212,8 @@ class _Job:
                 while True:
                     if reason and overwrite == "no":
                         raise RunError(f"{self.path} is a run of {reason}; give what it was begun with, or another folder, or overwrite it.")
-                    observed = observe(model, self.sources, found, self._keeper(found, size, base), look, classes, TOP, device, fast, self.progress)
+                    keeper = self._keeper(found, size, base)
+                    observed = observe(model, self.sources, found, keeper, look, classes, TOP, device, fast, self.progress, maps)
                     reason = None if base is None else _other_inputs(base, observed)
                     if not reason:
                         return _Seen(found, observed, look, classes, size, base)
@@ -279,6 +286,7 @@ class _Job:
             "classes": seen.classes,
             "splits": [source.name for source in self.sources],
             "layers": layer_entries(seen.found.layers),
+            "maps": map_entries(seen.observed.maps) or before.get("maps", []),
             "uncovered": list(seen.found.uncovered),
             "inputs": {"kept": len(seen.observed.keeper), "aggregated": int(counts.sum()), "class_counts": counts.tolist()},
             "top": {"k": TOP, "stored": 0},

@@ -93,6 +93,8 @@ def build_demos(
                 inputs=made.inputs,
                 overwrite=overwrite,
                 watch=watch(made) if watch else None,
+                # Of every snapshot they would take more room than all else together.
+                maps=(made.plan.epochs,),
             )
             runs.append(run)
     return runs

@@ -12,11 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from dnnviz.early import EarlyMoments
 from dnnviz.errors import DNNVizError
 from dnnviz.inputs import Batch, Look, Source
 from dnnviz.keep import Keeper
 from dnnviz.layers import Layers
 from dnnviz.statistics import Moments, Reducer, compact
+from dnnviz.store import EarlyMap
 from dnnviz.taps import Taps
 
 Progress = Callable[[int, int | None, str], object]
@@ -27,13 +29,14 @@ class Observed:
     """What one pass gave.
 
     arrays: the arrays of a snapshot but for top_inputs; keeper: the inputs kept; class_counts int64 [S, K];
-    metrics: accuracy and loss over all and per split.
+    metrics: accuracy and loss over all and per split; maps: whose early feature maps are among the arrays.
     """
 
     arrays: dict[str, np.ndarray]
     keeper: Keeper
     class_counts: np.ndarray
     metrics: dict[str, object]
+    maps: tuple[EarlyMap, ...]
 
 
 @contextmanager
@@ -99,14 +102,16 @@ def observe(
     device: torch.device,
     fast: bool,
     progress: Progress | None = None,
+    maps: bool = True,
 ) -> Observed:
     """Run a network (in eval mode) over all splits.
 
-    fast: give the network channels_last inputs. Raises DNNVizError naming the input or layer at fault.
+    fast: give the network channels_last inputs. maps: keep early feature maps. Raises DNNVizError naming the input or layer at fault.
     """
     count_classes = len(classes)
-    reducer = Reducer(layers.found, k, device)
     groups = len(sources) * count_classes
+    early = EarlyMoments(layers.found if maps else (), groups)
+    reducer = Reducer(layers.found, k, device, early.receive if early.maps else None)
     moments = Moments(groups, layers.units)
     fired = torch.zeros(len(sources), layers.units, dtype=torch.int64)
     correct, losses = np.zeros(len(sources)), np.zeros(len(sources))
@@ -125,12 +130,15 @@ def observe(
                         "resize them to one size (torchvision's Resize and CenterCrop)."
                     )
                 reducer.start(len(batch.labels), position)
+                early.start(len(batch.labels))
                 taps.reset()
                 logits = run_network(model, batch.tensors, device, dtype, fast)
                 _check_values(reducer, layers, source, position - first)
                 mean, peak = reducer.mean.cpu(), reducer.peak.cpu()
                 logits = logits.float().cpu()
-                moments.update(mean, batch.labels + split * count_classes)
+                group = batch.labels + split * count_classes
+                moments.update(mean, group)
+                early.finish(group)
                 fired[split] += (peak > 0).sum(0)
                 correct[split] += int((logits.argmax(1) == batch.labels).sum())
                 losses[split] += float(F.cross_entropy(logits.double(), batch.labels, reduction="sum"))
@@ -158,6 +166,7 @@ def observe(
         "active": (fired.numpy() / per_split[:, None]).astype(np.float32),
         "logits": keeper.logits,
         **reducer.top(),
+        **early.arrays(len(sources)),
     }
     metrics = {
         "accuracy": float(correct.sum() / per_split.sum()),
@@ -166,7 +175,7 @@ def observe(
             source.name: {"accuracy": float(correct[i] / per_split[i]), "loss": _number(losses[i] / per_split[i])} for i, source in enumerate(sources)
         },
     }
-    return Observed(arrays, keeper, class_counts, metrics)
+    return Observed(arrays, keeper, class_counts, metrics, early.maps)
 
 
 def run_network(model: nn.Module, tensors: torch.Tensor, device: torch.device, dtype: torch.dtype, fast: bool) -> torch.Tensor:

@@ -6,7 +6,7 @@ a maximum is looked up for the few maps that enter a list of top inputs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -21,11 +21,12 @@ SEGMENT = 16  # tokens in a segment, whose maxima help to find the place of the 
 class Reducer:
     """Receives the layer values of one batch and keeps their spatial mean and maximum: `mean` and `peak`, float32 [b, U].
 
-    seen: positions of the layers that came in this batch.
+    seen: positions of the layers that came in this batch. also: is told position and value [b, units, positions…] of every layer, too.
     """
 
-    def __init__(self, found: Sequence[Found], k: int, device: torch.device) -> None:
+    def __init__(self, found: Sequence[Found], k: int, device: torch.device, also: Callable[[int, torch.Tensor], None] | None = None) -> None:
         self.found = found
+        self.also = also
         self.tops = [TopLists(item.layer.units, k, device) for item in found]
         self.units = sum(item.layer.units for item in found)
         self.device = device
@@ -47,6 +48,8 @@ class Reducer:
         self.peak[:, columns] = peak
         self.tops[index].update(self.peak[:, columns], value, lines, self.position)
         self.seen.add(index)
+        if self.also is not None:
+            self.also(index, value)
 
     def top(self) -> dict[str, np.ndarray]:
         """Arrays top_values float32, top_positions int64, top_places int32, each [U, k], best first."""

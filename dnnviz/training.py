@@ -8,7 +8,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -105,11 +105,13 @@ def train(
     overwrite: bool = False,
     watch: Watch | None = None,
     workers: int = 0,
+    maps: Container[int] | None = None,
 ) -> tuple[Run, list[dict[str, Any]]]:
     """Train the network of a spec on the split `train` (or the first) and record snapshots over all splits into a run.
 
     record: other data with the same classes to record instead, such as a part of what is trained on.
     weights: start from a file or from torchvision's weights instead of at random. inputs: how many are kept one by one.
+    maps: epochs whose early feature maps are kept (None: all).
     Returns the run and the history (per epoch: epoch, learning_rate, loss, accuracy, and <split>_accuracy of a split
     that is not trained on). Called again with the same arguments after it was killed, it goes on after the last
     complete epoch and gives the same result to the last bit; after it was finished it returns at once.
@@ -153,6 +155,7 @@ def train(
             batch_size=plan.batch_size,
             model_spec=complete_spec(model_spec, model),
             overwrite=overwrite,
+            maps=maps,
             workers=workers,
         )
         history: list[dict[str, Any]] = []

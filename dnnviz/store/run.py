@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dnnviz.errors import RunError
+from dnnviz.store.maps import EarlyMap, read_maps
 
 if TYPE_CHECKING:
     import torch
@@ -83,7 +84,8 @@ class Run:
     """A run, read from its folder by memory map; opening reads the manifest only.
 
     Attributes: name, path, classes (list of str), splits (list of str), epochs (list of int, rising),
-    layers (tuple of Layer), units (their number), manifest (the parsed run.json).
+    layers (tuple of Layer), units (their number), maps (tuple of EarlyMap: whose early feature maps are kept),
+    manifest (the parsed run.json).
     Layers are given by name or as Layer; an unknown layer, epoch, split or input raises RunError.
     """
 
@@ -97,6 +99,7 @@ class Run:
             Layer(str(e["name"]), str(e["kind"]), int(e["units"]), tuple(int(v) for v in e["shape"]), int(e["offset"])) for e in manifest["layers"]
         )
         self.units: int = sum(layer.units for layer in self.layers)
+        self.maps: tuple[EarlyMap, ...] = read_maps(manifest)
         self.kept: int = int(manifest["inputs"]["kept"])
         # Which of the aggregated inputs each (split, class) holds: weights of every mean over splits.
         self.class_counts = np.asarray(manifest["inputs"]["class_counts"], dtype=np.int64).reshape(len(self.splits), len(self.classes))
@@ -254,6 +257,17 @@ class Run:
             return np.array(rows[self._split(split), label])
         return _average(np.asarray(rows[:, label]), self.class_counts[:, label])
 
+    def class_maps(self, epoch: int, item: EarlyMap) -> tuple[np.ndarray, np.ndarray] | None:
+        """Mean and population standard deviation of pooled feature maps, float32 [S, K, units, height, width] each.
+
+        item: one of `maps`. NaN for a class without inputs; None for a snapshot that holds no maps.
+        """
+        if not (self.path / "snapshots" / f"{epoch:06d}" / "class_map_std.npy").is_file():
+            return None
+        parts = (_as_float32(self._snapshot_array(epoch, name)[..., item.columns]) for name in ("class_map_mean", "class_map_std"))
+        mean, std = (part.reshape(*part.shape[:2], item.units, *item.shape) for part in parts)
+        return mean, std
+
     def top_inputs(self, epoch: int, layer: str | Layer, unit: int, k: int = 9) -> tuple[np.ndarray, np.ndarray]:
         """The stored inputs, of all aggregated ones, whose maximum of this unit is largest: (indices int64 [k], values float32 [k]), best first.
 
@@ -318,6 +332,9 @@ class Run:
         }
         for epoch in self.epochs:
             expected.update({f"snapshots/{epoch:06d}/{name}.npy": shape for name, shape in per_snapshot.items()})
+            # Not in snapshots made before they were kept, nor where a training was asked to leave them out.
+            both = {f"snapshots/{epoch:06d}/class_map_{stat}.npy": (splits, classes, sum(m.size for m in self.maps)) for stat in ("mean", "std")}
+            expected.update(both if any((self.path / name).is_file() for name in both) else {})
         found = []
         for name, shape in expected.items():
             try:
