@@ -29,6 +29,7 @@ from dnnviz.settings import ROOT, Settings
 TASKS: dict[str, str] = {
     "attribution": "dnnviz.explain.task:run",
     "projection": "dnnviz.project.task:run",
+    "pruning": "dnnviz.pruning.task:run",
     "shortcuts": "dnnviz.explain.shortcuts.task:run",
     "trust": "dnnviz.explain.trust.task:run",
 }
