@@ -267,7 +267,8 @@
     const where = dv.selection;
     const sides = ["", "2"].map((end) => `${where["run" + end]}, epoch ${where["epoch" + end]}, ${shownText(where, end)}${where["split" + end] === "all" ? "" : ", " + where["split" + end]}`);
     const of = `A: ${sides[0]}. B: ${sides[1]}. `;
-    if (where.view === "similarity") return similarityPicture(of);
+    if (where.view === "similarity") return graphPicture("compare-similarity", of + "Similarity of every layer of A to every layer of B (linear CKA, unbiased): 1 the same arrangement of inputs, 0 nothing in common.");
+    if (where.view === "predictions") return graphPicture("compare-moves", of + document.getElementById("compare-moves-note").textContent);
     if (where.view === "table") return tablePicture(of);
     if (!grid || !state.units) throw new Error("Nothing is drawn yet.");
     const top = grid.svg();
@@ -306,13 +307,12 @@
     });
     return { svg: out.join(""), width, height: 24 + 20 * lines.length, caption: `${of}The ${lines.length - 1} units that differ most. Mean activations; B − A in standard deviations of the unit over all inputs.` };
   }
-  async function similarityPicture(of) {
-    const graph = document.querySelector("#compare-similarity .js-plotly-plot");
+  async function graphPicture(id, caption) {
+    const graph = document.querySelector(`#${id} .js-plotly-plot`);
     if (!graph || !graph.data || !graph.data.length) throw new Error("Nothing is drawn yet.");
     const { width, height } = graph.getBoundingClientRect();
     const data = await window.Plotly.toImage(graph, { format: "svg", width, height });
-    const svg = decodeURIComponent(data.slice(data.indexOf(",") + 1));
-    return { svg, width, height, caption: of + "Similarity of every layer of A to every layer of B (linear CKA, unbiased): 1 the same arrangement of inputs, 0 nothing in common." };
+    return { svg: decodeURIComponent(data.slice(data.indexOf(",") + 1)), width, height, caption };
   }
   // For tests and benchmarks: the grids that are on the page.
   dv.compareGrids = () => ({ units: grid, classes: rows });

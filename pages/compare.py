@@ -12,6 +12,7 @@ from dnnviz import components, urlstate
 from dnnviz.analysis import comparison
 from dnnviz.analysis.comparison import LAYER_SETS, PAIRINGS, ROWS, Side
 from dnnviz.components import comparison_card as card
+from dnnviz.components.moves_card import moves_view
 from dnnviz.endpoints import context
 from dnnviz.store import Run
 from dnnviz.theme import GRAPH_CONFIG
@@ -35,17 +36,17 @@ SECOND = {"run2": "", "epoch2": "", "show2": ""}  # always written into the addr
 KEYS = {**SECOND, **DEFAULTS}
 SPANS = {"0.5": "± 0.5", "1": "± 1", "2": "± 2", "3": "± 3", "6": "± 6"}
 MEASURES = {"rms": "Distance", "cka": "Similarity (CKA)"}
-VIEWS = {"units": "Units", "similarity": "Layers × layers", "table": "Table"}
+VIEWS = {"units": "Units", "similarity": "Layers × layers", "predictions": "Predictions", "table": "Table"}
 HOW = (
     "A and B: one cell a unit, both on one scale for each layer, so that they can be compared. B − A: red units are stronger in B, blue ones in A, "
     "in standard deviations of the unit over all inputs. Distance: root mean square of a layer's differences; 1 means that a typical unit is "
-    "displaced by one of its standard deviations. Below: one layer, a row for each class, every unit against its strongest class; "
+    "displaced by one of its standard deviations; a pale bar is no more than chance explains (permutation test). Below: one layer, a row for each class, every unit against its strongest class; "
     "or how far the training images of each class lie from those held out, which a hidden mark in one class gives away."
 )
 SOURCE = (
     "Differences: J. Cohen, 1988. Units of separately trained networks, paired by correlation: Y. Li et al., ICLR 2016. "
     "Similarity without pairing (CKA): S. Kornblith et al., ICML 2019; T. Nguyen et al., ICLR 2021. "
-    "Tampered classes: M. Alberti et al., 2018."
+    "Permutation tests: P. Westfall and S. Young, 1993. Predictions that moved: Q. McNemar, 1947. Tampered classes: M. Alberti et al., 2018."
 )
 
 
@@ -71,7 +72,7 @@ def layout(**query: Any) -> html.Div:
             extra[key] = "all"
     shared = comparison.shared_layers(run, other)
     problems += _left_out(run, other)
-    if not shared.layers and extra["view"] != "table":
+    if not shared.layers and extra["view"] not in ("table", "predictions"):
         extra["view"] = "similarity"
     present = {layer.kind for layer in shared.layers}
     sets = {name: text for name, text in LAYER_SETS.items() if name in ("outline", "all") or name in present}
@@ -83,7 +84,7 @@ def layout(**query: Any) -> html.Div:
         components.segmented(components.url_id("view"), VIEWS, extra["view"], "View"),
         html.Div(
             [
-                _labelled("Layers", components.select("layers", sets, extra["layers"], "Layers shown")),
+                _labelled("Layers", components.select("layers", sets, extra["layers"], "Layers shown"), True, "cmp-not-predictions"),
                 _labelled(
                     "Scale",
                     components.select("span", SPANS, extra["span"], "Scale of the differences, in standard deviations"),
@@ -128,6 +129,14 @@ def layout(**query: Any) -> html.Div:
                 dcc.Graph(id="compare-similarity", config=GRAPH_CONFIG, className="cmp-similarity"),
             ],
             className="cmp-only-similarity",
+        ),
+        html.Div(
+            [
+                html.Div(id="compare-moves-note"),
+                dcc.Graph(id="compare-moves", config=GRAPH_CONFIG, className="cmp-flows"),
+                html.Div(id="compare-moves-list"),
+            ],
+            className="cmp-only-predictions",
         ),
         html.Div(id="compare-table", className="cmp-only-table"),
     ]
@@ -206,6 +215,22 @@ def show_similarity(data: dict[str, str], theme: str | None) -> tuple[Any, Any, 
     if chosen.extra["view"] != "similarity":
         return (dash.no_update,) * 3
     return card.similarity_view(first, second, chosen.extra["layers"], theme or "light")
+
+
+@callback(
+    Output("compare-moves", "figure"),
+    Output("compare-moves", "style"),
+    Output("compare-moves-note", "children"),
+    Output("compare-moves-list", "children"),
+    Input("selection", "data"),
+    Input("theme-store", "data"),
+)
+def show_moves(data: dict[str, str], theme: str | None) -> tuple[Any, ...]:
+    """How the predictions of A moved in B."""
+    chosen, first, second, _ = _sides(data)
+    if chosen.extra["view"] != "predictions":
+        return (dash.no_update,) * 4
+    return moves_view(chosen, first, second, theme or "light")
 
 
 def _sides(data: dict[str, str] | None) -> tuple[Selection, Side, Side, str]:

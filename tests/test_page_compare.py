@@ -14,6 +14,7 @@ import pytest
 
 from dnnviz.analysis import comparison
 from dnnviz.analysis.comparison import Side
+from dnnviz.analysis.moves import moves
 from dnnviz.store import open_run
 from tests.conftest import wait_idle
 from tests.runs import LAYERS, write_run
@@ -225,6 +226,38 @@ def test_layers_against_layers(page, compared):
     )
     assert np.array(values).shape == (4, 4)
     assert "linear CKA over 64 inputs" in page.locator("#compare-similarity-note").inner_text()
+
+
+def test_predictions_that_moved(page, compared):
+    open_page(page, compared, "?run=net&run2=net&epoch=0&epoch2=5&show2=data&view=predictions")
+    page.wait_for_selector("#compare-moves .sankey-link")
+    run = open_run(compared.settings.runs[0] / "net")
+    found = moves(Side(run, 0), Side(run, 5))
+    said = page.locator("#compare-moves-note").inner_text()
+    assert f"{found.moved.sum()} of 64 predictions moved" in said and f"{found.mended.sum()} inputs are mended, {found.broken.sum()} broken" in said
+    listed = page.locator(".cmp-moves-list li").all_inner_texts()
+    assert len(listed) == min(24, len([1 for a, b, _ in found.flows() if a != b]))
+    picture = page.evaluate("() => window.dnnviz.picture.compose()")["svg"]
+    assert "sankey" in picture and "predictions moved" in " ".join(re.sub("<[^>]+>", " ", picture).split())
+    # A link of an input leads to why B predicts what it does.
+    page.locator(".cmp-move-inputs a").first.click()
+    page.wait_for_url("**/attribution?*")
+    assert address(page)["run"] == "net" and address(page).get("epoch", "5") == "5"
+    open_page(page, compared, "?run=net&run2=net&epoch2=5&show2=data&view=predictions")
+    assert "same network" in page.locator("#compare-moves-list").inner_text()
+
+
+def test_a_layer_that_differs_by_chance_stands_back(page, live_app):
+    open_page(page, live_app, "?run=digits&run2=digits&split=train&split2=test&epoch2=25&show=class:3&show2=class:3&layers=all")
+    drawn(page)
+    faint = page.locator("#compare-grid .dv-grid-side")
+    assert faint.count() == 6 and faint.evaluate_all(
+        "all => all.every((one) => one.classList.contains('faint') && one.title.includes('No more than chance'))"
+    )
+    assert "No layer differs by more than chance (permutation test over 12 against 12 inputs" in page.locator("#compare-details").inner_text()
+    open_page(page, live_app, "?run=digits&run2=digits&epoch2=25&show=class:3&show2=class:8&layers=all")
+    drawn(page)
+    assert faint.evaluate_all("all => all.length === 6 && all.every((one) => !one.classList.contains('faint') && one.title.includes('≤ 0.001'))")
 
 
 @pytest.mark.parametrize("view", ["units", "similarity", "table"])

@@ -245,28 +245,28 @@ def significance(first: Side, second: Side, how: str = "auto") -> tuple[np.ndarr
 
     The inputs kept one by one stand for those that the means are over. See `dnnviz.analysis.permutation`.
     """
-    members = [_members(side) for side in (first, second)]
-    if min(len(rows) for rows in members) < FEWEST:
+    shown = [members(side) for side in (first, second)]
+    if min(len(rows) for rows in shown) < FEWEST:
         return None, f"A permutation test takes at least {FEWEST} kept inputs on either side."
     shared, pairing = shared_layers(first.run, second.run), pair_units(*first.network, *second.network, how)
     own = first.run.activations(first.epoch)
     if first.network == second.network:
-        groups = [np.isin(np.arange(first.run.kept), rows) for rows in members]
+        groups = [np.isin(np.arange(first.run.kept), rows) for rows in shown]
         if np.array_equal(*groups):
             return None, "A and B are the same inputs of the same network."
         try:
             found = permutation.group_test(own[:, shared.first], *groups, shared.columns)
         except ValueError:
             return None, "The two groups share some inputs only, so that they cannot be drawn anew."
-        return found, f"{len(members[0])} against {len(members[1])} inputs"
-    if not (same_inputs(first.run, second.run) and np.array_equal(*members)):
+        return found, f"{len(shown[0])} against {len(shown[1])} inputs"
+    if not (same_inputs(first.run, second.run) and np.array_equal(*shown)):
         return None, "Two networks can be tested on the same inputs only."
-    rows = members[0][np.unique(np.linspace(0, len(members[0]) - 1, min(len(members[0]), OBSERVATIONS)).astype(int))]
+    rows = shown[0][np.unique(np.linspace(0, len(shown[0]) - 1, min(len(shown[0]), OBSERVATIONS)).astype(int))]
     other = second.run.activations(second.epoch)
     return permutation.paired_test(own[rows][:, shared.first], other[rows][:, pairing.second], shared.columns), f"{len(rows)} inputs"
 
 
-def _members(side: Side) -> np.ndarray:
+def members(side: Side) -> np.ndarray:
     """int64: the kept inputs that a side shows."""
     kind, _, index = side.show.partition(":")
     if kind == "input":
