@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from scipy.optimize import linear_sum_assignment
 
 from dnnviz.analysis import distance
+from dnnviz.analysis.assignment import assign
 
 LAYERS = [slice(0, 3), slice(3, 5)]
 
@@ -83,13 +85,27 @@ def test_matching_finds_the_permutation():
     assert (order[partner] == np.arange(40)).all()
 
 
-def test_matching_reaches_nearly_the_best_sum():
-    optimize = pytest.importorskip("scipy.optimize")
-    correlation = np.random.default_rng(1).normal(size=(200, 200)).astype(np.float32)
-    rows, columns = optimize.linear_sum_assignment(-correlation)
-    partner = distance.match_units(correlation)
-    assert len(set(partner.tolist())) == 200
-    assert correlation[np.arange(200), partner].sum() > 0.9 * correlation[rows, columns].sum()
+@pytest.mark.parametrize("shape", [(1, 1), (7, 7), (40, 60), (200, 200)])
+def test_the_best_pairs_are_scipys(shape):
+    random = np.random.default_rng(1)
+    for profit in (random.normal(size=shape), np.round(random.normal(size=shape)), np.zeros(shape)):
+        rows, columns = linear_sum_assignment(-profit)
+        found = assign(profit)
+        assert len(set(found.tolist())) == shape[0]
+        assert profit[np.arange(shape[0]), found].sum() == pytest.approx(profit[rows, columns].sum())
+    if shape[0] < shape[1]:
+        with pytest.raises(ValueError, match="cannot have a column each"):
+            assign(np.zeros(shape[::-1]))
+
+
+def test_matching_is_the_best_and_of_wide_layers_nearly():
+    random = np.random.default_rng(1)
+    for units, share in ((200, 1), (distance.EXACT + 50, 0.95)):
+        correlation = random.normal(size=(units, units)).astype(np.float32)
+        rows, columns = linear_sum_assignment(-correlation)
+        partner = distance.match_units(correlation)
+        assert len(set(partner.tolist())) == units
+        assert correlation[np.arange(units), partner].sum() >= (share - 1e-6) * correlation[rows, columns].sum()
 
 
 def test_matching_pairs_units_that_do_not_vary_last():
@@ -98,6 +114,10 @@ def test_matching_pairs_units_that_do_not_vary_last():
     partner = distance.match_units(distance.correlations(first, second))
     assert sorted(partner) == list(range(6))
     assert (distance.match_units(np.zeros((4, 4))) == np.arange(4)).all()
+    # More still units on one side than on the other.
+    first[:, 3] = 1.0
+    assert sorted(distance.match_units(distance.correlations(first, second))) == list(range(6))
+    assert sorted(distance.match_units(distance.correlations(second, first))) == list(range(6))
 
 
 def test_order_agreement_tells_one_network_from_two():
