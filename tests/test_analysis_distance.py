@@ -147,8 +147,19 @@ def test_cka_is_the_unbiased_estimate():
     y[:, :7] += x
     kx, ky = x @ x.T, y @ y.T
     expected = hsic(kx, ky) / np.sqrt(hsic(kx, kx) * hsic(ky, ky))
-    found = distance.cka([distance.centred_similarities(x)], [distance.centred_similarities(y)])
-    np.testing.assert_allclose(found, [[expected]], rtol=1e-4)
+    np.testing.assert_allclose(distance.cka([x], [y]), [[expected]], rtol=1e-4)
+    # In batches: the estimates are averaged, then divided.
+    parts = [slice(0, None, 2), slice(1, None, 2)]
+    means = [np.mean([hsic(k[part, part], other[part, part]) for part in parts]) for k, other in ((kx, ky), (kx, kx), (ky, ky))]
+    np.testing.assert_allclose(distance.cka([x], [y], batch=10), [[means[0] / np.sqrt(means[1] * means[2])]], rtol=1e-4)
+
+
+def test_cka_in_batches_tends_to_that_of_all():
+    rng = np.random.default_rng(5)
+    x = rng.normal(size=(1200, 40))
+    y = x @ rng.normal(size=(40, 25)) + rng.normal(size=(1200, 25))
+    whole, batched = (float(distance.cka([x], [y], batch=size)[0, 0]) for size in (1200, 64))
+    assert abs(whole - batched) < 0.02 < whole
 
 
 def test_cka_needs_no_common_order_number_or_rotation_of_units():
@@ -156,10 +167,9 @@ def test_cka_needs_no_common_order_number_or_rotation_of_units():
     x = rng.normal(size=(60, 30))
     rotation = np.linalg.qr(rng.normal(size=(30, 30)))[0]
     other = rng.normal(size=(60, 500))
-    parts = [distance.centred_similarities(v) for v in (x, x[:, ::-1], 3 * x @ rotation + 1, np.hstack([x, x]), other)]
-    found = distance.cka(parts[:1], parts)[0]
+    found = distance.cka([x], [x, x[:, ::-1], 3 * x @ rotation + 1, np.hstack([x, x]), other, 1e9 * x])[0]
     np.testing.assert_allclose(found[:4], 1.0, atol=1e-4)
-    assert abs(found[4]) < 0.1  # the biased estimate is far above zero with 500 units and 60 inputs
+    assert found[5] > 0.9999 and abs(found[4]) < 0.1  # the biased estimate is far above zero with 500 units and 60 inputs
     assert (distance.centred_similarities(np.ones((10, 3))) == 0).all()
     with pytest.raises(ValueError, match="at least 4"):
         distance.centred_similarities(x[:3])

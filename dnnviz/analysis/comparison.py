@@ -23,6 +23,7 @@ LAYER_SETS: dict[str, str] = {
 ROWS: dict[str, str] = {"auto": "Automatic", "means": "Class means", "gap": "Training − held out"}
 PAIRINGS: dict[str, str] = {"auto": "Automatic", "index": "By index", "correlation": "By correlation"}
 OBSERVATIONS = 300  # inputs over which units are correlated: more change the second digit of no correlation
+SIMILARITIES = 1024  # inputs over which layers are compared with layers
 COMMON_ORDER = 0.3  # agreement of order above which units of the same index are the same units
 FEWEST = 4  # inputs on either side from which groups can be drawn anew
 CHANCE = 0.05  # p above which a layer differs by no more than chance
@@ -366,13 +367,11 @@ def layer_similarity(first: Run, epoch: int, second: Run, second_epoch: int) -> 
 
     None where the runs share neither inputs nor four classes.
     """
-    seen = _observations(first, epoch, second, second_epoch)
+    seen = _observations(first, epoch, second, second_epoch, SIMILARITIES)
     if seen is None:
         return None
     own, other, over = seen
-    sides = ((own, first), (other, second))
-    parts = [[distance.centred_similarities(values[:, e.columns]) for e in run.layers] for values, run in sides]
-    return distance.cka(*parts), over
+    return distance.cka(*([values[:, e.columns] for e in run.layers] for values, run in ((own, first), (other, second)))), over
 
 
 def layers_of(layers: Sequence[Layer], chosen: str) -> list[Layer]:
@@ -442,10 +441,10 @@ def comparable(first: Run, second: Run) -> bool:
     return same_inputs(first, second) or len(shared_classes(first, second)) >= 4
 
 
-def _observations(first: Run, epoch: int, second: Run, second_epoch: int) -> tuple[np.ndarray, np.ndarray, str] | None:
+def _observations(first: Run, epoch: int, second: Run, second_epoch: int, most: int = OBSERVATIONS) -> tuple[np.ndarray, np.ndarray, str] | None:
     """Activations of all units of both networks over the same inputs [n, U], or the same classes, and what that is in words."""
     if same_inputs(first, second) and first.kept >= 4:
-        rows = np.unique(np.linspace(0, first.kept - 1, min(first.kept, OBSERVATIONS)).astype(int))
+        rows = np.unique(np.linspace(0, first.kept - 1, min(first.kept, most)).astype(int))
         own, other = (np.stack([run.input_activations(e, int(i)) for i in rows]) for run, e in ((first, epoch), (second, second_epoch)))
         return own, other, f"{len(rows)} inputs that both runs kept"
     labels = shared_classes(first, second)

@@ -9,6 +9,7 @@ import numpy as np
 from dnnviz.analysis.assignment import assign
 
 STILL = 1e-6  # what varies less than this share of its size does not vary: what is left is rounding
+BATCH = 256  # inputs whose similarities are compared at once
 EXACT = 256  # units up to which pairs are the best possible ones
 # No unit is measured by less than this share of its layer's standard deviation: a unit dead in one network and nearly
 # constant in the other would otherwise outweigh its whole layer.
@@ -144,9 +145,9 @@ def match_units(correlation: np.ndarray) -> np.ndarray:
 
 
 def centred_similarities(vectors: np.ndarray) -> np.ndarray:
-    """What CKA compares: the similarities of all pairs of inputs in a layer, centred without bias, as one unit vector.
+    """What CKA compares: the similarities of all pairs of inputs in a layer, centred without bias; float32 [n · n].
 
-    vectors: float [n, units], n ≥ 4. Returns float32 [n · n]; zeros where the layer does not tell inputs apart.
+    vectors: float [n, units], n ≥ 4. Zeros where the layer does not tell inputs apart.
     Source: G. Székely and M. Rizzo, Annals of Statistics 2014, eq. 3.1 (U-centring).
     """
     n = len(vectors)
@@ -160,20 +161,34 @@ def centred_similarities(vectors: np.ndarray) -> np.ndarray:
     sums = gram.sum(axis=1)
     centred = gram - sums[:, None] / (n - 2) - sums[None, :] / (n - 2) + gram.sum() / ((n - 1) * (n - 2))
     np.fill_diagonal(centred, 0.0)
-    length = float(np.linalg.norm(centred))
-    return (centred.ravel() / length if length > 1e-9 * max(trace, 1e-300) else np.zeros(n * n)).astype(np.float32)
+    return (centred.ravel() if np.linalg.norm(centred) > 1e-9 * max(trace, 1e-300) else np.zeros(n * n)).astype(np.float32)
 
 
-def cka(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> np.ndarray:
+def cka(first: Sequence[np.ndarray], second: Sequence[np.ndarray], batch: int = BATCH) -> np.ndarray:
     """Linear centred kernel alignment of every layer of one side with every layer of the other, free of bias.
 
-    first, second: `centred_similarities` of each layer over the same inputs. Returns float32 [L1, L2]: 1 where two layers
+    first, second: float [n, units] of each layer, the same n ≥ 4 inputs in the same order. batch: inputs whose similarities are held
+    at once; the estimates of all batches are averaged before they are divided. Returns float32 [L1, L2]: 1 where two layers
     arrange the inputs alike, whatever the order, number and rotation of their units; 0 where they have nothing in
     common (small negative values are noise).
     Source: S. Kornblith et al., Similarity of Neural Network Representations Revisited, ICML 2019, with the unbiased
-    estimate of T. Nguyen, M. Raghu and S. Kornblith, ICLR 2021, eq. 3.
+    minibatch estimate of T. Nguyen, M. Raghu and S. Kornblith, ICLR 2021, eq. 2 and 3.
     """
-    return np.stack(first) @ np.stack(second).T
+    count = len(first[0])
+    batches = max(1, -(-count // max(batch, 8)))
+    # Layers in units of their own size, so that squares of products stay within float32.
+    sides = [[(layer, max(float(np.square(layer, dtype=np.float64).mean()) ** 0.5, 1e-30)) for layer in side] for side in (first, second)]
+    cross, own, other = np.zeros((len(first), len(second))), np.zeros(len(first)), np.zeros(len(second))
+    for k in range(batches):
+        # Every so manieth input: what is stored in order of its class is spread over the batches.
+        a, b = (np.stack([centred_similarities(layer[k::batches] / size) for layer, size in side]) for side in sides)
+        pairs = len(range(k, count, batches))
+        weight = 1.0 / (pairs * (pairs - 3))
+        cross += weight * (a @ b.T)
+        own += weight * np.square(a, dtype=np.float64).sum(axis=1)
+        other += weight * np.square(b, dtype=np.float64).sum(axis=1)
+    size = np.sqrt(np.outer(own, other))
+    return np.divide(cross, size, out=np.zeros_like(cross), where=size > 0).astype(np.float32)
 
 
 def _unit_length(values: np.ndarray) -> np.ndarray:
