@@ -11,12 +11,12 @@ import dash_bootstrap_components as dbc
 from dash import ALL, ClientsideFunction, Input, Output, State, callback, clientside_callback, dcc, html
 
 from dnnviz import components, urlstate
+from dnnviz.components.method_settings import setting, setting_defaults, setting_key, settings_given
 from dnnviz.endpoints import context
 from dnnviz.errors import DNNVizError
 from dnnviz.explain.gallery import FAMILIES, Wish, costs, first_methods, gallery, map_layers, quick_methods
 from dnnviz.explain.plan import MOST_TARGETS, resolve_target, target_name
 from dnnviz.explain.registry import METHODS
-from dnnviz.parameters import Parameter
 from dnnviz.store import Run
 from dnnviz.urlstate import Selection
 
@@ -31,11 +31,6 @@ SIGNS = {"auto": "Signed", "absolute": "Absolute value", "positive": "Positive o
 CLIPS = {"100": "the largest value", "99.5": "99.5th percentile", "98": "98th percentile", "95": "95th percentile"}
 LAST = "last"  # the last feature map before pooling
 COUNTS = {str(n): f"{n} inputs" for n in (2, 4, 6, 8, 12, 24)}
-
-
-def _key(method: str, parameter: Parameter) -> str:
-    """Query key of a method's parameter."""
-    return f"{method}-{parameter.name}"
 
 
 DEFAULTS = {
@@ -53,7 +48,7 @@ DEFAULTS = {
     "colours": "inferno",
     "sign": "auto",
     "clip": "99.5",
-    **{_key(m.name, p): str(p.default).lower() if p.kind == "flag" else str(p.default) for m in METHODS.values() for p in m.parameters},
+    **setting_defaults(METHODS),
 }
 
 
@@ -278,20 +273,8 @@ def _method_label(name: str) -> html.Span:
 
 def _settings(name: str, extra: dict[str, str]) -> html.Div:
     """Controls of a method's parameters, built from its description."""
-    controls = [_setting(name, parameter, extra[_key(name, parameter)]) for parameter in METHODS[name].parameters]
+    controls = [setting(name, parameter, extra[setting_key(name, parameter)]) for parameter in METHODS[name].parameters]
     return html.Div([html.Div(METHODS[name].title, className="dv-note fw-semibold mt-2"), *controls])
-
-
-def _setting(method: str, parameter: Parameter, text: str) -> Any:
-    id = components.url_id(_key(method, parameter))
-    if parameter.kind == "flag":
-        return dbc.Switch(id=id, label=parameter.title, value=text == "true")
-    if parameter.kind == "choice":
-        control: Any = dbc.Select(id=id, options=list(parameter.choices), value=text if text in parameter.choices else parameter.default, size="sm")
-    else:
-        step = 1 if parameter.kind == "integer" else "any"
-        control = dbc.Input(id=id, type="number", min=parameter.low, max=parameter.high, step=step, value=text, debounce=True, size="sm")
-    return html.Label([html.Span(parameter.title, title=parameter.text), control], className="dv-setting", title=parameter.text)
 
 
 def _centre(selection: Selection, extra: dict[str, str]) -> list[Any]:
@@ -328,16 +311,6 @@ def _centre(selection: Selection, extra: dict[str, str]) -> list[Any]:
     ]
 
 
-def _given(extra: Any, name: str) -> dict[str, Any]:
-    """Parameters of a method that differ from their defaults."""
-    given: dict[str, Any] = {}
-    for parameter in METHODS[name].parameters:
-        text = extra[_key(name, parameter)]
-        if text and text.lower() != DEFAULTS[_key(name, parameter)]:
-            given[parameter.name] = text.lower() == "true" if parameter.kind == "flag" else text
-    return given
-
-
 def _targets(extra: Mapping[str, str]) -> tuple[str, ...]:
     """Texts of the targets: the one explained, held against another class where that is asked for, then the classes beside it."""
     first = f"class:{extra['of']}" if extra["target"] == "class" else extra["target"]
@@ -357,7 +330,7 @@ def _wish(selection: Selection) -> Wish:
         show=selection.show,
         sources=tuple(source for source in extra["inputs"].split(",") if source),
         count=int(extra["n"]) if extra["n"] in COUNTS else 4,
-        methods={name: _given(extra, name) for name in METHODS if name in extra["methods"].split(",")},
+        methods={name: settings_given(name, METHODS[name].parameters, extra) for name in METHODS if name in extra["methods"].split(",")},
         targets=_targets(extra),
         layer=None if extra["at"] == LAST else extra["at"],
     )
@@ -372,7 +345,7 @@ def look_up(data: dict[str, str] | None, heard: dict[str, Any] | None) -> Any:
     if selection.run is None:
         return dash.no_update
     found = gallery(selection.run, _wish(selection), context().results, context().settings.allow)
-    given = {name: _given(selection.extra, name) for name in METHODS}
+    given = {name: settings_given(name, METHODS[name].parameters, selection.extra) for name in METHODS}
     return {**found, "costs": costs(selection.run, selection.epoch, given, context().results)}
 
 
