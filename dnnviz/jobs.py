@@ -27,7 +27,9 @@ from dnnviz.settings import ROOT, Settings
 
 # kind of a request → "module:function" in charge; function(settings, params, report) returns the keys that now exist.
 TASKS: dict[str, str] = {
+    "attack": "dnnviz.attack.task:run",
     "attribution": "dnnviz.explain.task:run",
+    "diagnosis": "dnnviz.preprocessing:run",
     "projection": "dnnviz.project.task:run",
     "pruning": "dnnviz.pruning.task:run",
     "shortcuts": "dnnviz.explain.shortcuts.task:run",

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from dnnviz import results
-from dnnviz.attack.registry import BUDGET, find
+from dnnviz.attack.registry import BUDGET, STOP, find
 from dnnviz.errors import DNNVizError
 from dnnviz.explain.plan import input_index
 from dnnviz.explain.uploads import is_upload
@@ -51,7 +51,9 @@ class AskedMany:
     """Robustness or detection: by which method, on up to `inputs` of the inputs kept (taken evenly over the classes).
 
     what: "robustness" or "detection". sizes: of the perturbation, rising, in the norm of the method (robustness alone; the
-    parameter `epsilon` plays no part then).
+    parameter `epsilon` plays no part then). The parameter `stop` plays no part: accuracy depends on the first success alone, and
+    what stops at the boundary between two classes is given away by its low probability, so that detection has to do with attacks
+    that go on to the end.
     """
 
     what: str
@@ -90,17 +92,17 @@ def asked_many(run: Run, params: Mapping[str, Any]) -> AskedMany:
     inputs = params.get("inputs", 100)
     if not isinstance(inputs, int) or not 1 <= inputs <= MOST_INPUTS:
         raise DNNVizError(f"inputs is {inputs!r}; it must be a whole number from 1 to {MOST_INPUTS}.")
+    parameters = {name: value for name, value in parameters.items() if name != STOP and (name != BUDGET or what == "detection")}
     if what == "detection":
         return AskedMany(what, epoch, method, parameters, inputs)
     try:
         sizes = tuple(sorted({float(size) for size in params.get("sizes") or SIZES[find(method).norm]}))
     except (TypeError, ValueError):
         raise DNNVizError("The sizes of the perturbation must be numbers.") from None
-    # The budget of a single attack says nothing here; two requests that differ in it alone are one.
     highest = next((p.high for p in find(method).parameters if p.name == BUDGET), 100.0)
     if len(sizes) > MOST_SIZES or not all(0 < size <= highest for size in sizes):
         raise DNNVizError(f"Up to {MOST_SIZES} sizes of the perturbation above 0 and up to {highest:g} can be measured; {list(sizes)} was asked for.")
-    return AskedMany(what, epoch, method, {name: value for name, value in parameters.items() if name != BUDGET}, inputs, sizes)
+    return AskedMany(what, epoch, method, parameters, inputs, sizes)
 
 
 def _checked(run: Run, params: Mapping[str, Any]) -> tuple[int, str, dict[str, Any]]:
@@ -211,7 +213,7 @@ class Detection:
     about: method, title, parameters, detectors (D names as a person reads them), citations (D), tried (inputs attacked), fooled
     (attacks that succeeded), fitted (inputs that the detectors were fitted on), seconds, sentence, partial (absent when done; no arrays before).
     false_rate: float32 [P], rising from 0 to 1; true_rate: float32 [D, P], share of attacked inputs found when so many clean ones are flagged.
-    areas, low, high: float32 [D], area under the ROC curve with its 95 % interval (DeLong 1988).
+    areas, low, high: float32 [D], area under the ROC curve with its 95 % interval (Newcombe 2006).
     layer_areas: float32 [L], the area of each layer's distance by itself.
     clean_inputs: int64 [a], attacked_inputs: int64 [b], numbers of the inputs measured; clean_scores: float32 [D, a],
     attacked_scores: float32 [D, b], larger = more suspicious.

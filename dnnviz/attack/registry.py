@@ -11,6 +11,7 @@ from dnnviz.parameters import Parameter, resolve
 
 Norm = Literal["linf", "l2"]
 BUDGET = "epsilon"  # name of the parameter that bounds a perturbation, where a method has one
+STOP = "stop"  # of the flag that ends an attack at its first success, where a method has it
 
 
 @dataclass(frozen=True)

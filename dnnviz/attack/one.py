@@ -1,0 +1,167 @@
+"""One attack all the way: the images, the probabilities of every step, the path through the layers, the proof. torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from dnnviz.attack.keys import CONTROLS, SHARE, AskedAttack, Attack
+from dnnviz.attack.patch import Inside, Patch, softmax
+from dnnviz.attack.perform import Outcome, attack
+from dnnviz.attack.registry import METHODS
+from dnnviz.attack.spread import carriers, first_nearer, first_outside, spread_of
+from dnnviz.attack.subject import Subject
+from dnnviz.explain.plan import class_name
+from dnnviz.explain.uploads import is_upload
+
+Report = Callable[[float, float, str], object]
+_CLASSES = 6  # whose probabilities are kept at most, beside those that the attack is about
+_ATTACKING = 0.4  # share of the work that the attack itself takes, for the bar
+
+
+def attack_one(subject: Subject, asked: AskedAttack, report: Report, store: Callable[[Attack], object]) -> None:
+    """Attack one input and follow the change through the layers; stores the attack before the layers are read, and all at the end."""
+    method = METHODS[asked.method]
+    pixels = subject.source(asked.source)
+    targets = None if asked.target is None else [asked.target]
+    found = attack(
+        subject.model,
+        pixels,
+        asked.method,
+        targets=targets,
+        history=True,
+        watch=lambda done, total: report(_ATTACKING * done / total, 1, method.title),
+        **subject.normalisation,
+        **asked.parameters,
+    )
+    rounded = np.round(found.adversarial * 255) / 255
+    first = _images(subject, asked, pixels, found, int(subject.logits(rounded.astype(np.float32)).argmax()))
+    store(first)
+    store(_layers(subject, asked, pixels, found, first, report))
+
+
+def _images(subject: Subject, asked: AskedAttack, pixels: np.ndarray, found: Outcome, rounded: int) -> Attack:
+    """What is known before the layers are read."""
+    run = subject.run
+    history = found.probabilities[:, 0]
+    true = None if is_upload(asked.source) else int(run.labels[int(asked.source)])
+    before, after = int(found.before[0]), int(found.after[0])
+    # Those the attack is about, then those that were likeliest at any step.
+    named = [c for c in (before, after, asked.target, true) if c is not None]
+    classes = list(dict.fromkeys([*named, *(int(c) for c in np.argsort(-history.max(axis=0), kind="stable")[:_CLASSES])]))
+    norms = {"linf": float(found.linf[0]), "l2": float(found.l2[0])}
+    about: dict[str, Any] = {
+        "method": asked.method,
+        "title": METHODS[asked.method].title,
+        "parameters": dict(asked.parameters),
+        "true": true,
+        "before": before,
+        "after": after,
+        "target": asked.target,
+        "success": bool(found.success[0]),
+        "norms": {**norms, **{f"{name}_255": 255 * value for name, value in norms.items()}, "l0": float(found.l0[0])},
+        "steps": int(found.steps[0]),
+        "evaluations": int(found.evaluations[0]),
+        "gradients": int(found.gradients[0]),
+        "seconds": found.seconds,
+        "rounded": rounded,
+        "original": float(history[0, before]),
+        "baseline": float(history[-1, before]),
+        "leaves": None,
+        "arrives": None,
+        "spread": None,
+        "target_spread": None,
+        "partial": _ATTACKING,
+    }
+    about["sentence"] = _sentence(subject, about, float(history[-1, after]))
+    none, no_units = np.zeros(0, np.float32), np.zeros(0, np.int64)
+    return Attack(
+        about=about,
+        image=pixels[0].transpose(1, 2, 0),
+        adversarial=found.adversarial[0].transpose(1, 2, 0),
+        classes=np.array(classes, dtype=np.int64),
+        probabilities=history[:, classes],
+        **dict.fromkeys(("distance_before", "distance_after", "limit", "target_before", "target_after", "target_limit"), none),
+        units=no_units,
+        unit_layers=no_units,
+        **dict.fromkeys(("unit_shares", "values_before", "values_after", "patched", "whole"), none),
+        controls=np.zeros((0, CONTROLS), np.float32),
+        restored=np.zeros(0, bool),
+    )
+
+
+def _layers(subject: Subject, asked: AskedAttack, pixels: np.ndarray, found: Outcome, first: Attack, report: Report) -> Attack:
+    """The attack with its path through the layers."""
+    run, epoch = subject.run, subject.epoch
+    report(_ATTACKING, 1, "Reading the layers")
+    pair = subject.normalised(np.concatenate([pixels, found.adversarial]))
+    inside = Inside(subject.model, pair[:1], run.layers)
+    values = inside.values(pair)[1]
+    squares, clean, changed = inside.differences(values)
+    chosen, shares = carriers(squares, run, epoch, SHARE)
+    before, after = first.about["before"], first.about["after"]
+    without = None if is_upload(asked.source) else int(asked.source)
+    own, other = spread_of(run, epoch, before, without), spread_of(run, epoch, after, without)
+    distances, others = (spread.distances(np.stack([clean, changed])) for spread in (own, other))
+
+    # The same units are drawn whenever the same is asked.
+    random = np.random.default_rng(_seed(asked))
+    patches = []
+    for number, (units, layer) in enumerate(zip(chosen, run.layers, strict=True)):
+        patches += [Patch(number, units), Patch(number, np.arange(layer.units))]
+        patches += [Patch(number, random.choice(layer.units, len(units), replace=False)) for _ in range(CONTROLS)]
+    alone = inside.values(pair[:1])[1]
+    logits = inside.patched(
+        pair[1:], alone, patches, lambda done, total: report(_ATTACKING + (1 - _ATTACKING) * done / total, 1, "Putting the units' values back")
+    )
+    back = softmax(logits)[:, before].reshape(len(run.layers), -1)
+    leaves = first_outside(*distances, own.limit)
+    about = {name: value for name, value in first.about.items() if name != "partial"}
+    about |= {"leaves": leaves, "arrives": first_nearer(distances[1], others[1]), "spread": own.kind, "target_spread": other.kind}
+    units = [layer.offset + each for layer, each in zip(run.layers, chosen, strict=True)]
+    every = np.concatenate(units).astype(np.int64)
+    return replace(
+        first,
+        about=about,
+        distance_before=distances[0],
+        distance_after=distances[1],
+        limit=own.limit,
+        target_before=others[0],
+        target_after=others[1],
+        target_limit=other.limit,
+        units=every,
+        unit_layers=np.repeat(np.arange(len(units)), [len(each) for each in units]),
+        unit_shares=np.concatenate(shares),
+        values_before=clean[every],
+        values_after=changed[every],
+        patched=back[:, 0],
+        whole=back[:, 1],
+        controls=back[:, 2:],
+        restored=logits[:: 2 + CONTROLS].argmax(axis=1) == before,
+    )
+
+
+def _seed(asked: AskedAttack) -> list[int]:
+    return list(json.dumps([asked.source, asked.method, dict(asked.parameters), asked.target], sort_keys=True).encode())
+
+
+def _sentence(subject: Subject, about: dict[str, Any], final: float) -> str:
+    """What happened, in one or two sentences."""
+    before, after = (class_name(subject.run, about[name]) for name in ("before", "after"))
+    changed = f"no pixel changed by more than {about['norms']['linf_255']:.2g} of 255"
+    if about["success"] and not about["steps"]:
+        return f"The network names {before} already; nothing had to be changed."
+    if about["success"]:
+        steps = "one step" if about["steps"] == 1 else f"{about['steps']} steps"
+        return f"{before} ({_percent(about['original'])}) became {after} ({_percent(final)}) in {steps}; {changed}."
+    wanted = "another class" if about["target"] is None else class_name(subject.run, about["target"])
+    return f"The network did not come to {wanted}: it names {after} ({_percent(final)}). Allow more steps, or a larger size where the method has one."
+
+
+def _percent(share: float) -> str:
+    """A probability with digits that matter near certainty."""
+    return f"{share:.1%}" if 0.99 <= share < 0.9995 else f"{share:.0%}"

@@ -1,0 +1,175 @@
+"""The background job `attack`: one attack all the way through the layers, robustness, detection."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from dnnviz.attack import keys
+from dnnviz.attack.detection import Seen, detect
+from dnnviz.attack.one import attack_one
+from dnnviz.attack.patch import Inside, softmax
+from dnnviz.attack.perform import attack
+from dnnviz.attack.rates import wilson
+from dnnviz.attack.registry import BUDGET, METHODS, STOP, Method
+from dnnviz.attack.subject import Subject
+from dnnviz.catalogue import Catalogue
+from dnnviz.explain.explainer import Explainer
+from dnnviz.results import Results
+from dnnviz.settings import Settings
+
+Report = Callable[[float, float, str], object]
+_REFERENCE = 2000  # clean inputs at most that a detector learns from and is measured on
+
+
+def run(settings: Settings, params: Mapping[str, Any], report: Report) -> list[str]:
+    """Compute what is missing; returns the key of the result.
+
+    params: what ("attack", "robustness" or "detection"), run (id), epoch, and what `asked_attack` or `asked_many` takes.
+    Raises DNNVizError where the network cannot be built again or its inputs are no pixels.
+    """
+    opened = Catalogue(settings.runs).open(str(params.get("run")))
+    results = Results(settings.private_cache() / "results")
+    if params.get("what") == "attack":
+        one = keys.asked_attack(opened, params)
+        key = keys.attack_key(opened, one)
+        if _missing(keys.get_attack(results, key)):
+            report(0, 1, "Building the network")
+            subject = Subject(Explainer(opened, one.epoch, results, settings.allow))
+            attack_one(subject, one, report, lambda found: keys.put(results, key, found))
+        return [key]
+    many = keys.asked_many(opened, params)
+    key = keys.many_key(opened, many)
+    get, compute = (keys.get_robustness, _robustness) if many.what == "robustness" else (keys.get_detection, _detection)
+    before = get(results, key)
+    if _missing(before):
+        report(0, 1, "Building the network")
+        compute(Subject(Explainer(opened, many.epoch, results, settings.allow)), many, before, report, lambda found: keys.put(results, key, found))
+    return [key]
+
+
+def _missing(found: keys.Attack | keys.Robustness | keys.Detection | None) -> bool:
+    return found is None or "partial" in found.about
+
+
+def _robustness(
+    subject: Subject, asked: keys.AskedMany, before: keys.Robustness | None, report: Report, store: Callable[[keys.Robustness], object]
+) -> None:
+    """Attack the inputs with one size after the other; what was stored of an earlier job that was cancelled is not done again."""
+    run, method = subject.run, METHODS[asked.method]
+    inputs = keys.members(run, asked.inputs)
+    labels = run.labels[inputs]
+    pixels = subject.kept(inputs)
+    sizes = np.concatenate([[0.0], asked.sizes])
+    if before is None:
+        report(0, len(sizes), "Looking at the inputs themselves")
+        fooled = np.where(subject.logits(pixels).argmax(axis=1) == labels, np.inf, 0.0)
+        done, seconds = 1, 0.0
+    else:
+        fooled, done, seconds = before.fooled_at.astype(np.float64), len(before.sizes), before.about["seconds"]
+    while True:
+        low, high = wilson(standing := np.array([(fooled > size).sum() for size in sizes[:done]]), len(inputs))
+        accuracy = standing / len(inputs)
+        about = {"method": method.name, "title": method.title, "norm": method.norm, "parameters": dict(asked.parameters), "seconds": seconds}
+        about["sentence"] = _robust_sentence(sizes, accuracy, low, high, len(inputs))
+        if done < len(sizes):
+            about["partial"] = round(done / len(sizes), 4)
+        store(keys.Robustness(about, *(np.asarray(a, np.float32) for a in (sizes[:done], accuracy, low, high)), inputs, fooled.astype(np.float32)))
+        if done == len(sizes):
+            return
+        # What a smaller change fools, a larger one fools, too.
+        rows = np.flatnonzero(np.isinf(fooled))
+        share = len(sizes) if not method.bounded else 1
+        text = f"{method.title}: {len(rows)} inputs" + (f", size {sizes[done]:.3g}" if method.bounded else "")
+        if len(rows):
+            budget = {BUDGET: float(sizes[done])} if method.bounded else {}
+            found = attack(
+                subject.model,
+                pixels[rows],
+                method.name,
+                labels[rows],
+                watch=lambda part, whole, done=done, share=share, text=text: report(done + share * part / whole, len(sizes), text),
+                **subject.normalisation,
+                **_with_stop(method, True),
+                **{**asked.parameters, **budget},
+            )
+            seconds += found.seconds
+            length = found.linf if method.norm == "linf" else found.l2
+            if method.bounded:
+                fooled[rows[found.success]] = sizes[done]
+            else:
+                # The smallest change found says at once which sizes are enough.
+                at = np.searchsorted(sizes, length - 1e-7)
+                fooled[rows] = np.where(found.success & (at < len(sizes)), sizes[at.clip(max=len(sizes) - 1)], np.inf)
+        done = done + 1 if method.bounded else len(sizes)
+
+
+def _with_stop(method: Method, stop: bool) -> dict[str, bool]:
+    """Whether an attack ends at its first success, for methods that leave the choice."""
+    return {STOP: stop} if any(parameter.name == STOP for parameter in method.parameters) else {}
+
+
+def _robust_sentence(sizes: np.ndarray, accuracy: np.ndarray, low: np.ndarray, high: np.ndarray, count: int) -> str:
+    last = len(accuracy) - 1
+    clean = f"{accuracy[0]:.0%} of {count} inputs are classified correctly"
+    if not last:
+        return f"{clean}."
+    return f"{clean}; {accuracy[last]:.0%} ({low[last]:.0%} to {high[last]:.0%}) still are under this attack with changes of up to {sizes[last]:.3g}."
+
+
+def _detection(
+    subject: Subject, asked: keys.AskedMany, before: keys.Detection | None, report: Report, store: Callable[[keys.Detection], object]
+) -> None:
+    """Attack the inputs that are classified correctly, and see whether those that fool the network look different inside."""
+    run, method = subject.run, METHODS[asked.method]
+    inside = Inside(subject.model, subject.normalised(subject.kept(np.zeros(1, np.int64))), run.layers)
+    every = keys.members(run, _REFERENCE)
+    chosen = keys.members(run, asked.inputs)
+
+    def see(pixels: np.ndarray, text: str) -> Seen:
+        def means(batch: np.ndarray) -> np.ndarray:
+            logits, activations = inside.means(subject.normalised(batch))
+            return np.concatenate([softmax(logits).max(axis=1)[:, None], logits.argmax(axis=1)[:, None], activations], axis=1)
+
+        report(0, 1, text)
+        found = np.concatenate(subject.in_batches(pixels, means))
+        return Seen(found[:, 2:].astype(np.float64), found[:, 1].astype(np.int64), found[:, 0].astype(np.float32))
+
+    pixels = subject.kept(every)
+    clean = see(pixels, "Reading the activations of the run's inputs")
+    rows = np.flatnonzero(np.isin(every, chosen) & (clean.predicted == run.labels[every]))
+    if not len(rows):
+        found = None
+        originals, attacked = np.zeros(0, np.int64), clean[rows]
+    else:
+        found = attack(
+            subject.model,
+            pixels[rows],
+            method.name,
+            run.labels[every[rows]],
+            watch=lambda done, whole: report(done, whole, f"{method.title}: {len(rows)} inputs"),
+            **subject.normalisation,
+            **_with_stop(method, False),
+            **asked.parameters,
+        )
+        originals = every[rows[found.success]]
+        attacked = see(found.adversarial[found.success], "Reading the activations of what fools the network") if len(originals) else clean[rows[:0]]
+    report(1, 1, "Fitting and measuring the detectors")
+    arrays, names, papers, fitted = detect(clean, run.labels[every], every, attacked, originals, [layer.columns for layer in run.layers])
+    caught = float(np.interp(0.05, arrays["false_rate"], arrays["true_rate"][0]))
+    about = {
+        "method": method.name,
+        "title": method.title,
+        "parameters": dict(asked.parameters),
+        "detectors": names,
+        "citations": papers,
+        "tried": len(rows),
+        "fooled": len(originals),
+        "fitted": fitted,
+        "seconds": 0.0 if found is None else found.seconds,
+        "sentence": f"{len(originals)} of {len(rows)} attacks fooled the network. By the Mahalanobis distance over "
+        f"the layers {caught:.0%} of them are found when one clean input in twenty is flagged.",
+    }
+    store(keys.Detection(about, **arrays))
