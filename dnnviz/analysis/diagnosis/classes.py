@@ -1,0 +1,166 @@
+"""Checks of classes: accuracy, classes taken for each other, uneven numbers, a class that was tampered with."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dnnviz.analysis.comparison import STANDS_OUT, gap
+from dnnviz.analysis.diagnosis.finding import ATTENTION, FINE, LOOK, PERCENT, Bars, Finding, Link, Subject, check, listed, percent
+from dnnviz.errors import RunError
+
+BEYOND = 1.5  # times the distance of two random halves that a tampered class exceeds
+SHARE, LEAST = 0.25, 5  # share of a class's inputs that are taken for one other class, and their number, from which it is worth a look
+UNEVEN, SKEWED = 3.0, 10.0  # largest over smallest class that is worth a look, and that needs attention
+_ROWS = 8
+
+
+@check(
+    "accuracy",
+    "Accuracy",
+    "Share of the kept inputs (held-out ones where there are any) whose predicted class is the true one, against always answering the most frequent "
+    "class; needs attention when it is not above that by two standard errors.",
+)
+def accuracy(subject: Subject) -> Finding:
+    """Whether the network knows anything at all."""
+    run = subject.run
+    rows, where = subject.judged
+    labels = run.labels[rows]
+    right = float((run.logits(subject.epoch)[rows].argmax(axis=1) == labels).mean())
+    guess = float(np.bincount(labels, minlength=len(run.classes)).max() / len(labels))
+    if run.logits(subject.epoch).shape[1] > len(run.classes):
+        guess = 1 / run.logits(subject.epoch).shape[1]
+    elif (np.bincount(labels, minlength=len(run.classes)) > 0).sum() > len(labels) / 2:
+        guess = 1 / len(run.classes)  # one input a class or so: the most frequent one says nothing
+    error = float(np.sqrt(max(right * (1 - right), guess * (1 - guess)) / len(labels)))
+    values = {"accuracy": right, "guessing": guess, "inputs": len(labels)}
+    if right <= guess + 2 * error and len(labels) >= 10:
+        said = f"The network is right on {percent(right)} of {where}, no better than guessing ({percent(guess)})."
+        return Finding(ATTENTION, said, values, Link("See what it gets wrong", "/attribution", {"by": "wrong"}), weight=5)
+    return Finding(FINE, f"The network is right on {percent(right)} of {where}; guessing would give {percent(guess)}.", values)
+
+
+def confusion(subject: Subject) -> np.ndarray:
+    """int64 [K, K']: kept inputs on which the network is judged, by true class (row) and predicted class (column)."""
+    run = subject.run
+    rows, _ = subject.judged
+    predicted = run.logits(subject.epoch)[rows].argmax(axis=1)
+    table = np.zeros((len(run.classes), max(len(run.classes), run.logits(subject.epoch).shape[1])), dtype=np.int64)
+    np.add.at(table, (run.labels[rows], predicted), 1)
+    return table
+
+
+@check(
+    "confusion",
+    "Classes taken for each other",
+    "How often inputs of one class are predicted as one other class, on the same inputs as the accuracy. Named when at least "
+    f"{percent(SHARE)} and at least {LEAST} of a class's inputs are; needs attention when they outnumber those that are right.",
+)
+def confused(subject: Subject) -> Finding:
+    """Which class is taken for which other one most."""
+    run = subject.run
+    _, where = subject.judged
+    table = confusion(subject)
+    sizes = table.sum(axis=1)
+    if sizes.max() < LEAST:
+        raise RunError(f"At most {sizes.max()} inputs of a class are kept: too few to say which classes are taken for each other.")
+    right = np.diagonal(table)
+    wrong = table.copy()
+    np.fill_diagonal(wrong, 0)
+    if not wrong.any():
+        return Finding(FINE, f"No input of {where} is taken for another class.", {"pairs": []})
+    order = np.argsort(-wrong, axis=None, kind="stable")[:_ROWS]
+    pairs = [(int(i), int(j)) for i, j in zip(*np.unravel_index(order, wrong.shape), strict=True) if wrong[i, j]]
+    values = {"pairs": [(_name(run.classes, i), _name(run.classes, j), int(wrong[i, j]), int(sizes[i])) for i, j in pairs]}
+    names = tuple(f"{_name(run.classes, i)} → {_name(run.classes, j)}" for i, j in pairs)
+    shares = tuple(float(wrong[i, j] / sizes[i]) for i, j in pairs)
+    told = [p for p, (i, j) in enumerate(pairs) if wrong[i, j] >= LEAST and shares[p] >= SHARE]
+    picture = Bars(names, shares, frozenset(told), PERCENT, title="Share of the true class")
+    worst = max(told, key=lambda p: shares[p]) if told else 0
+    i, j = pairs[worst]
+    said = f"“{_name(run.classes, i)}” is taken for “{_name(run.classes, j)}” most, on {wrong[i, j]} of {sizes[i]} inputs"
+    link = Link("Compare the two classes", "/compare", {"show": f"class:{i}", "show2": f"class:{j}"}) if j < len(run.classes) else None
+    if not told:
+        return Finding(FINE, f"{said}; no class loses more than {percent(max(shares))} of its inputs to one other.", values, link, picture)
+    severity = ATTENTION if any(wrong[pairs[p]] > right[pairs[p][0]] for p in told) else LOOK
+    return Finding(severity, f"{said} ({percent(shares[worst])}).", values, link, picture, weight=shares[worst])
+
+
+@check(
+    "imbalance",
+    "Numbers of the classes",
+    f"Inputs of the largest class over those of the smallest that has any, in the training split (or the only one). Named above {UNEVEN:g}.",
+    "M. Buda et al., A systematic study of the class imbalance problem in convolutional neural networks, Neural Networks 106, 2018.",
+)
+def imbalance(subject: Subject) -> Finding:
+    """Whether some classes have many more inputs than others."""
+    run = subject.run
+    split = run.splits.index("train") if "train" in run.splits else 0
+    counts = run.class_counts[split]
+    present = np.flatnonzero(counts)
+    absent = [run.classes[i] for i in np.flatnonzero(counts == 0)]
+    if len(present) < 2 or len(absent) > len(counts) / 2:
+        raise RunError(f"{run.splits[split]} holds inputs of {len(present)} of {len(counts):,} classes; its numbers say nothing about the others.")
+    low, high = int(present[counts[present].argmin()]), int(counts.argmax())
+    ratio = float(counts[high] / counts[low])
+    values = {"counts": {name: int(n) for name, n in zip(run.classes, counts, strict=True)}, "ratio": ratio, "absent": absent}
+    between = f"from {counts[low]:,} (“{run.classes[low]}”) to {counts[high]:,} (“{run.classes[high]}”)"
+    if ratio == 1 and not absent:
+        return Finding(FINE, f"Every class of {run.splits[split]} has {counts[low]:,} inputs.", values)
+    if ratio <= UNEVEN and not absent:
+        return Finding(FINE, f"The classes of {run.splits[split]} have {between} inputs.", values)
+    rows = sorted(
+        {int(i) for i in np.argsort(counts, kind="stable")[: _ROWS // 2]} | {int(i) for i in np.argsort(-counts, kind="stable")[: _ROWS // 2]}
+    )
+    picture = Bars(
+        tuple(run.classes[i] for i in rows),
+        tuple(float(counts[i]) for i in rows),
+        frozenset(r for r, i in enumerate(rows) if counts[i] * UNEVEN < counts[high]),
+        title="Inputs of each class",
+    )
+    missing = f" and none of {listed([f'“{name}”' for name in absent])}" if absent else ""
+    said = f"The classes of {run.splits[split]} are uneven: {between} inputs{missing}."
+    show = {"show": f"class:{low}"}
+    return Finding(ATTENTION if ratio > SKEWED or absent else LOOK, said, values, Link("See the smallest class", "/", show), picture, weight=ratio)
+
+
+@check(
+    "tampering",
+    "Tampering",
+    "Mean distance, over all units and in their standard deviations, between a class's training and held-out inputs; a class is suspected when it "
+    f"lies more than {STANDS_OUT:g} robust deviations (median and median absolute deviation) above the others and its distance is more than "
+    f"{BEYOND:g} times what two random samples of its size would show.",
+    "Attack: M. Alberti et al., Are you tampering with my data?, ECCV workshops 2018.",
+)
+def tampering(subject: Subject) -> Finding:
+    """Whether the training images of a class carry something that its held-out images lack."""
+    run = subject.run
+    apart = gap(run, subject.epoch)
+    if apart is None:
+        raise RunError("The run has one split only: tampered training images show against held-out ones.")
+    if np.isfinite(apart.z).sum() < 4:
+        raise RunError("Fewer than four classes have training and held-out inputs; a tampered one shows against the others.")
+    values = {"z": dict(zip(run.classes, apart.z.tolist(), strict=True)), "effect": dict(zip(run.classes, apart.effect.tolist(), strict=True))}
+    worst = int(np.nanargmax(apart.z))
+    link = Link("See the classes", "/compare", {"show2": f"class:{worst}", "show": f"class:{worst}", "rows": "gap"})
+    # The mean distance of two samples of a unit with deviation 1; with few classes one may stand out of the others by far less.
+    sizes = [run.class_counts[run.splits.index(name), worst] for name in apart.splits]
+    chance = float(np.sqrt(2 / np.pi) * np.sqrt(sum(1 / max(int(n), 1) for n in sizes)))
+    values["chance"] = chance
+    if apart.outlier is None or apart.effect[worst] <= BEYOND * chance:
+        said = f"No class lies apart between {apart.splits[0]} and {apart.splits[1]}: the furthest, “{run.classes[worst]}”, by "
+        said += f"{apart.effect[worst]:.2f} standard deviations a unit (two random samples of its size: {chance:.2f})."
+        return Finding(FINE, said, values, link)
+    said = (
+        f"“{run.classes[worst]}” may have been tampered with: its {apart.splits[0]} and {apart.splits[1]} inputs differ by {apart.effect[worst]:.2f} "
+    )
+    said += f"standard deviations a unit, the other classes by {float(np.nanmedian(apart.effect)):.2f} (robust z {apart.z[worst]:.0f})."
+    rows = np.argsort(-np.nan_to_num(apart.effect), kind="stable")[:_ROWS]
+    rows = np.sort(rows)
+    marked = frozenset(int(r) for r in np.flatnonzero(rows == worst))
+    title = f"Distance between {apart.splits[0]} and {apart.splits[1]}"
+    picture = Bars(tuple(run.classes[i] for i in rows), tuple(float(apart.effect[i]) for i in rows), marked, title=title)
+    return Finding(ATTENTION, said, values, link, picture, weight=float(apart.z[worst]))
+
+
+def _name(classes: list[str], index: int) -> str:
+    return classes[index] if index < len(classes) else f"output {index}"

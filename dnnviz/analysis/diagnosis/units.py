@@ -1,0 +1,82 @@
+"""Checks of units: those that never fire, and those that say the same of every input."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dnnviz.analysis.diagnosis.finding import ATTENTION, FINE, LOOK, PERCENT, Bars, Finding, Link, Subject, check, listed, percent
+from dnnviz.analysis.health import dead_share
+from dnnviz.errors import RunError
+
+ENOUGH = 100  # inputs below which a silent unit may only lack its input
+SOME, MOST = 0.2, 0.5  # share of a layer's units from which it is worth a look, and from which it needs attention
+LEAST = 2  # units; one of a layer of four says nothing
+STILL = 0.01  # standard deviation over inputs as a share of the mean below which a unit tells no inputs apart
+_ROWS = 8  # layers in a picture
+
+
+@check(
+    "dead",
+    "Dead units",
+    f"A unit is dead when it is above zero on no input and at no position. A layer is named from {percent(SOME)} dead units on, with attention "
+    f"from {percent(MOST)}; the output layer, whose classes may be absent from the data, is left out.",
+    "V. Nair and G. Hinton, Rectified linear units improve restricted Boltzmann machines, ICML 2010.",
+)
+def dead(subject: Subject) -> Finding:
+    """Layers many of whose units never fire."""
+    run = subject.run
+    count = int(run.class_counts.sum())
+    shares = dead_share(run.active(subject.epoch), run.layers)
+    if count < ENOUGH and not (shares >= 1).any():
+        raise RunError(f"{count} inputs are too few to call a unit dead: it may fire on others (at least {ENOUGH} are needed).")
+    return _layers(subject, shares, "dead", f"never fire on any of {count:,} inputs")
+
+
+@check(
+    "saturated",
+    "Saturated units",
+    f"A unit is saturated when it fires and its activation varies between inputs by less than {percent(STILL)} of its mean: it says the same of "
+    "every input, as a tanh or sigmoid driven to its limit does.",
+    "X. Glorot and Y. Bengio, Understanding the difficulty of training deep feedforward neural networks, AISTATS 2010.",
+)
+def saturated(subject: Subject) -> Finding:
+    """Layers many of whose units fire alike on every input."""
+    run, epoch = subject.run, subject.epoch
+    if run.class_counts.sum() < 2:
+        raise RunError("One input alone does not say whether a unit varies.")
+    mean, std = run.data_mean(epoch), run.data_std(epoch)
+    still = (std < STILL * np.abs(mean)) & (run.active(epoch) > 0)
+    shares = np.array([float(still[layer.columns].mean()) for layer in run.layers])
+    return _layers(subject, shares, "saturated", f"vary by less than {percent(STILL)} of their mean between inputs")
+
+
+def _layers(subject: Subject, shares: np.ndarray, kind: str, what: str) -> Finding:
+    """The finding about a share of units in each layer (float [L])."""
+    run = subject.run
+    shares = np.where([layer.name == subject.output_layer for layer in run.layers], 0.0, shares)
+    counts = np.round(shares * [layer.units for layer in run.layers]).astype(int)
+    named = [int(i) for i in np.argsort(-shares, kind="stable") if shares[i] >= SOME and counts[i] >= LEAST]
+    values = {"layers": [run.layers[i].name for i in named], "shares": {e.name: float(s) for e, s in zip(run.layers, shares, strict=True)}}
+    total = int(counts.sum())
+    if not named:
+        worst = int(shares.argmax())
+        most = f"; most in {run.layers[worst].name}, {counts[worst]} of {run.layers[worst].units}" if counts[worst] else ""
+        return Finding(FINE, f"{total:,} of {run.units:,} units {what}{most}.", values)
+    worst = named[0]
+    others = f", and likewise many in {listed([run.layers[i].name for i in named[1:]])}" if len(named) > 1 else ""
+    layer = run.layers[worst]
+    return Finding(
+        ATTENTION if shares[worst] >= MOST else LOOK,
+        f"{counts[worst]} of {layer.units} units of {layer.name} {what}{others}.",
+        values,
+        Link("See the layer", "/", {"layer": layer.name}),
+        _picture(run.layers, shares, f"Share of {kind} units"),
+        weight=float(shares[worst]),
+    )
+
+
+def _picture(layers: tuple, shares: np.ndarray, title: str) -> Bars:
+    """The layers with the largest shares, in the order of the network."""
+    rows = sorted(int(i) for i in np.argsort(-shares, kind="stable")[:_ROWS] if shares[i] > 0)
+    marked = frozenset(r for r, i in enumerate(rows) if shares[i] >= SOME)
+    return Bars(tuple(layers[i].name for i in rows), tuple(float(shares[i]) for i in rows), marked, PERCENT, title=title)
