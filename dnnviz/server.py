@@ -14,9 +14,9 @@ import dash
 from flask import Flask, Response, request
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
-from dnnviz import attribution_endpoints, compare_endpoints, components, endpoints, jobs
+from dnnviz import attribution_endpoints, compare_endpoints, components, endpoints, jobs, pruning_endpoints
 from dnnviz.catalogue import Catalogue
-from dnnviz.components import health_cards, shortcuts_cards
+from dnnviz.components import health_cards, pruning_cards, shortcuts_cards, tampering_cards
 from dnnviz.errors import DNNVizError
 from dnnviz.results import Results
 from dnnviz.settings import Settings
@@ -73,11 +73,14 @@ def build(settings: Settings, root: Path) -> dash.Dash:
     endpoints.register(app.server, context, settings.prefix)
     compare_endpoints.register(app.server, settings.prefix)
     attribution_endpoints.register(app.server, settings.prefix)
+    pruning_endpoints.register(app.server, settings.prefix)
     _guard(app, settings)
     app.layout = components.shell
     components.register(app)
     shortcuts_cards.register(app)
     health_cards.register(app)
+    tampering_cards.register(app)
+    pruning_cards.register(app)
     jobs.register(app)
     if settings.debug:
         # Development bundles evaluate strings, which the policy forbids; the version check asks another site.

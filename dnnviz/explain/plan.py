@@ -177,24 +177,24 @@ def input_index(run: Run, source: str) -> int:
     return int(source)
 
 
-def obstacle(run: Run, epoch: int, allow: Sequence[str]) -> str | None:
+def obstacle(run: Run, epoch: int, allow: Sequence[str], what: str = "attributions") -> str | None:
     """Why the network of a snapshot cannot be built again, with what to do; None where nothing is known to stand in the way.
 
-    Attributions need the network itself; this answers without loading it.
+    what: what needs the network itself, in the plural; this answers without loading it.
     """
     spec = str(run.manifest["model"].get("spec") or "")
     if not spec:
         return (
-            "This run does not say how to build its network, and attributions need it. Capture it again with "
+            f"This run does not say how to build its network, and {what} need it. Capture it again with "
             "model_spec='torchvision:NAME' or model_spec='package.module:function'."
         )
     if not run.snapshot(epoch).get("weights"):
-        return f"This run holds no weights for epoch {epoch}, and attributions need them. Capture it again with save_weights=True."
+        return f"This run holds no weights for epoch {epoch}, and {what} need them. Capture it again with save_weights=True."
     if spec.partition(":")[0] not in ("dnnviz", "torchvision"):
         try:
             check_allowed(spec, allow)
         except DNNVizError as error:
-            return f"Attributions need the network of this run. {error}"
+            return f"{what[:1].upper()}{what[1:]} need the network of this run. {error}"
     return None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 
 from dnnviz.catalogue import Catalogue
 from dnnviz.errors import DNNVizError
+from dnnviz.explain.plan import pace, store_pace
 from dnnviz.layers import find_layers
 from dnnviz.models import load_snapshot
 from dnnviz.pruning import criteria, keys
@@ -57,6 +59,7 @@ class Bench:
             example = torch.from_numpy(opened.network_inputs([0]))
             with torch.no_grad():
                 known = network_costs(opened, self.model, find_layers(self.model, example))
+                self._measure()
             results.put(keys.costs_key(opened, epoch), {"about": keys.packed(known[0].as_json()), "magnitude": known[1]})
         self.costs: Costs = known[0]
         self.magnitude: np.ndarray = known[1]
@@ -66,6 +69,14 @@ class Bench:
         if self._model is None:
             self._model = load_snapshot(self.run, self.epoch, allow=self.settings.allow)
         return self._model
+
+    def _measure(self) -> None:
+        """Remember how long a forward pass takes, so that the page can say what a verification costs."""
+        if pace(self.results, self.run, self.epoch) is None:
+            inputs = torch.from_numpy(self.run.network_inputs(np.arange(min(self.run.kept, 4))))
+            start = time.perf_counter()
+            self.model(inputs)
+            store_pace(self.results, self.run, self.epoch, (time.perf_counter() - start) / len(inputs))
 
     def edits(self, chosen: Mapping[str, np.ndarray], to: str = "zero") -> list[Edit]:
         """Units {layer: numbers} set to zero or to their mean over the data."""

@@ -1,0 +1,115 @@
+// The view “Pruning” of the diagnosis page: asks for computations, tells the server when they have ended, draws what is to be saved.
+(function () {
+  "use strict";
+  const dv = window.dnnviz;
+  const none = () => window.dash_clientside.no_update;
+  const waiting = new Map(); // nonce → what was asked for
+
+  function ask(request) {
+    const nonce = Date.now() + "-" + Math.random().toString(36).slice(2);
+    waiting.set(nonce, request.params.what);
+    window.dash_clientside.set_props("job-request", { data: { ...request, nonce } });
+  }
+
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest("[data-pruning-request]");
+    if (button) {
+      button.disabled = true;
+      button.textContent = "Computing…";
+      ask(JSON.parse(button.dataset.pruningRequest));
+    }
+    if (event.target.closest("[data-pruning-add]")) {
+      // All units of a layer that prefer a class, behind what is named already.
+      const chosen = (id) => document.getElementById(id);
+      const label = chosen("pruning-prefer");
+      const text = chosen("pruning-of").value + ":prefers " + label.value;
+      const before = (dv.selection.ablate || "").trim().replace(/;$/, "");
+      if (!before.split(/;\s*/).includes(text)) dv.set("ablate", before ? before + "; " + text : text);
+    }
+  });
+
+  // -- the picture --------------------------------------------------------------------------------------------------
+  const words = (x, y, text, { fill = dv.colour("ink"), bold = false, end = false, size = 11.5 } = {}) =>
+    `<text x="${x}" y="${y}" font-size="${size}" fill="${fill}"${bold ? ' font-weight="600"' : ""}${end ? ' text-anchor="end"' : ""}>${dv.escape(text)}</text>`;
+  const ROW = 19;
+
+  // A table of the page as SVG at (left, top), its bars with it: [svg, height].
+  function table(node, left, top, widths) {
+    const parts = [];
+    let y = top + 14;
+    for (const row of node.querySelectorAll("tr")) {
+      let x = left;
+      const head = row.parentNode.tagName === "THEAD";
+      [...row.cells].forEach((cell, i) => {
+        const bar = cell.querySelector(".bar");
+        if (bar) {
+          const signed = cell.classList.contains("signed");
+          const length = ((widths[i] - 16) * parseFloat(bar.style.width)) / 100;
+          const middle = x + (widths[i] - 16) / 2;
+          const low = bar.classList.contains("low");
+          const fill = signed ? dv.colour(low ? "div-low" : "div-high") : dv.colour("bar");
+          parts.push(`<rect x="${signed ? middle - (low ? length : 0) : x}" y="${y + 2.5}" width="${length}" height="2.5" fill="${fill}"/>`);
+        }
+        const room = Math.floor((widths[i] - 8) / 6);
+        const text = cell.textContent.trim();
+        const shown = text.length > room ? text.slice(0, room - 1) + "…" : text;
+        parts.push(words(x, y, shown, { bold: head, fill: head ? dv.colour("muted") : dv.colour("ink") }));
+        x += widths[i];
+      });
+      y += ROW;
+    }
+    return [parts.join(""), y - top];
+  }
+
+  dv.diagnosis.pictures.pruning = async () => {
+    const layers = document.querySelector(".dv-pruning-table");
+    if (!layers) throw new Error("The layers are not drawn yet.");
+    const pad = 14;
+    const parts = [];
+    let y = pad;
+    const titled = (text) => {
+      parts.push(words(pad, y + 12, text, { bold: true, size: 14 }));
+      y += 26;
+    };
+    titled("Units of every layer");
+    const [drawn, tall] = table(layers, pad, y, [190, 56, 60, 80, 86, 60, 116, 76, 90]);
+    parts.push(drawn);
+    y += tall + 16;
+    const said = [...document.querySelectorAll("#pruning-layers > p, #pruning-proposal > p:first-child, #pruning-curve [role=status], #pruning-ablation [role=status]")];
+    const graph = document.querySelector("#pruning-graph .js-plotly-plot");
+    if (graph) {
+      titled("Accuracy against units removed");
+      const layout = Object.assign({}, graph.layout, { width: 800, height: 320, autosize: false });
+      const url = await window.Plotly.toImage({ data: graph.data, layout }, { format: "svg", width: 800, height: 320 });
+      const svg = decodeURIComponent(url.slice(url.indexOf(",") + 1));
+      parts.push(`<g transform="translate(${pad} ${y})">${svg}</g>`);
+      y += 334;
+    }
+    const classes = document.querySelector(".dv-pruning-classes");
+    if (classes) {
+      titled("Units switched off");
+      const [changes, height] = table(classes, pad, y, [200, 70, 70, 70, 220, 170]);
+      parts.push(changes);
+      y += height + 10;
+    }
+    const caption = `${dv.selection.run}, epoch ${dv.selection.epoch}. ` + said.map((p) => p.textContent).join(" ");
+    return { svg: parts.join(""), width: 842, height: y, caption };
+  };
+
+  window.dash_clientside = Object.assign({}, window.dash_clientside, {
+    dnnviz_pruning: {
+      answer: function (result) {
+        if (result && result.kind === "pruning" && waiting.has(result.nonce)) {
+          const what = waiting.get(result.nonce);
+          waiting.delete(result.nonce);
+          if (document.getElementById("pruning-layers")) window.dash_clientside.set_props("pruning-heard", { data: { ...result, what } });
+        }
+        return none();
+      },
+      need: function (request) {
+        if (request) ask(request);
+        return none();
+      },
+    },
+  });
+})();
