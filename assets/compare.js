@@ -4,6 +4,7 @@
   const dv = window.dnnviz;
   let grid = null;
   let rows = null; // the small multiples: a grid whose layers are classes
+  let many = null; // one layer over classes, runs and epochs: as `rows`, a panel a moment
   let order = 0; // number of the latest request: an answer that comes late is dropped
   const state = { units: null, classes: null };
   const SIDE = 66;
@@ -204,6 +205,60 @@
     return head + `A: ${dv.number(a[i])}<br>B: ${dv.number(b[i])}<br>B − A: ${deviations(difference[i])}`;
   }
 
+  // -- one layer, classes × runs and epochs ---------------------------------------------------------------------------
+  async function drawMultiples(selection) {
+    const mine = ++order;
+    const answer = await dv.fetchJson(url("units.json", selection));
+    const host = document.getElementById("compare-multiples");
+    const title = document.getElementById("compare-multiples-title");
+    if (mine !== order || !host) return;
+    const name = selection.layer && answer.shared.includes(selection.layer) ? selection.layer : answer.telling;
+    if (!name || !answer.classes) {
+      many = null;
+      host.replaceChildren();
+      title.textContent = "The two runs have no class in common.";
+      return;
+    }
+    const room = host.closest(".dv-centre").clientWidth - 44 - 152;
+    const found = await dv.fetchJson(url("multiples.json", selection, { layer: name, limit: Math.max(6, Math.floor((room / 6 - 24) / 3.5)) }));
+    if (mine !== order || !document.contains(host)) return;
+    const [count, moments] = [found.units.length, found.titles.length];
+    const all = unpack(found.values, found.classes.length * count);
+    const layers = found.classes.map((entry, i) => ({ name: entry.name, kind: "class", units: count, offset: i * count, stage: "", entry }));
+    if (!many || many.host !== host) {
+      many = new dv.Grid(host, {
+        fit: true,
+        labelWidth: 152,
+        rowHeight: 13,
+        rowGap: 2,
+        cellHeight: 13,
+        strong: (layer) => (layer.entry.chosen ? "strong" : ""),
+        meta: () => "",
+        onPick: (label, position) => position !== null && dv.choose(state.multiples.found.layer, state.multiples.found.units[position]),
+        tip: (layer, position) => multiplesTip(layer, position),
+      });
+    }
+    state.multiples = { found, values: all.slice(moments) };
+    many.options.rowHeight = many.options.cellHeight = room > 1250 ? 17 : 13;
+    const whole = layers.map(() => [0, 1]);
+    const cell = Math.max(2.5, Math.min(13, (room - 22 * moments) / moments / count));
+    const panels = found.titles.map((text, i) => ({ title: text, values: all[moments + i], levels: dv.levels(all[i], layers, whole), map: "sequential" }));
+    many.set({ layers, cell, line: count, panels, picked: null });
+    const part = count < found.unitsInAll ? `the ${count} of its ${found.unitsInAll} units that change most` : `its ${count} units`;
+    state.multiples.said = `${part}, class by class over training; every unit against its strongest class at any of these moments.`;
+    const choice = document.createElement("select");
+    choice.className = "form-select";
+    choice.setAttribute("aria-label", "Layer");
+    choice.append(...answer.shared.map((each) => new Option(each, each, false, each === found.layer)));
+    choice.addEventListener("change", () => dv.choose(choice.value, null));
+    title.replaceChildren(choice, state.multiples.said);
+  }
+  function multiplesTip(layer, position) {
+    const { found, values } = state.multiples;
+    const each = found.titles.map((text, i) => `${dv.escape(text)}: ${dv.number(values[i][layer.offset + position])}`);
+    return `<b>${dv.escape(layer.name)} · ${dv.escape(found.layer)} unit ${found.units[position]}</b><br>${each.join("<br>")}`;
+  }
+
   // -- controls ---------------------------------------------------------------------------------------------------------
   // A click on a thumbnail sets what is shown of A; the select follows.
   function follow(selection) {
@@ -231,6 +286,7 @@
         follow(selection);
         if (selection.view === "units") draw(selection).catch((error) => dv.toast(error.message));
         else document.getElementById("compare-legend").replaceChildren();
+        if (selection.view === "multiples") drawMultiples(selection).catch((error) => dv.toast(error.message));
         if (selection.view === "table") drawTable(selection).catch((error) => dv.toast(error.message));
         return none();
       },
@@ -270,6 +326,10 @@
     if (where.view === "similarity") return graphPicture("compare-similarity", of + "Similarity of every layer of A to every layer of B (linear CKA, unbiased): 1 the same arrangement of inputs, 0 nothing in common.");
     if (where.view === "predictions") return graphPicture("compare-moves", of + document.getElementById("compare-moves-note").textContent);
     if (where.view === "table") return tablePicture(of);
+    if (where.view === "multiples") {
+      if (!many || !state.multiples) throw new Error("Nothing is drawn yet.");
+      return Object.assign(many.svg(), { caption: `${state.multiples.found.layer}: ${state.multiples.said} Mean activation of the classes of ${[...new Set([where.run, where.run2])].join(" and ")}.` });
+    }
     if (!grid || !state.units) throw new Error("Nothing is drawn yet.");
     const top = grid.svg();
     const pairs = state.units.answer.matched ? "Units of B paired with those of A by correlation. " : "";
@@ -315,5 +375,5 @@
     return { svg: decodeURIComponent(data.slice(data.indexOf(",") + 1)), width, height, caption };
   }
   // For tests and benchmarks: the grids that are on the page.
-  dv.compareGrids = () => ({ units: grid, classes: rows });
+  dv.compareGrids = () => ({ units: grid, classes: rows, multiples: many });
 })();

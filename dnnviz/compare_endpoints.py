@@ -17,6 +17,7 @@ from dnnviz.analysis.comparison import PAIRINGS, Comparison, Side
 from dnnviz.analysis.distance import layer_distances
 from dnnviz.endpoints import context
 from dnnviz.errors import RunError
+from dnnviz.store import Layer
 from dnnviz.urlstate import valid_show
 
 CLASS_ROWS = 40
@@ -27,6 +28,7 @@ def register(server: Flask, prefix: str = "/") -> None:
     blueprint = Blueprint("compare-data", __name__)
     blueprint.add_url_rule("/units.json", view_func=units)
     blueprint.add_url_rule("/classes.json", view_func=classes)
+    blueprint.add_url_rule("/multiples.json", view_func=multiples)
     blueprint.add_url_rule("/units.csv", view_func=table)
     blueprint.register_error_handler(RunError, lambda error: (jsonify(error=str(error)), 404))
     server.register_blueprint(blueprint, url_prefix=prefix + "compare-data")
@@ -81,13 +83,7 @@ def classes() -> Response:
     Query: layer, rows (what a row shows), and `limit`, how many units fit beside each other (those that tell most are sent, in order).
     """
     first, second, how = _sides()
-    shared = comparison.shared_layers(first.run, second.run)
-    layer = next((e for e in shared.layers if e.name == request.args.get("layer")), None)
-    if layer is None:
-        raise RunError(f"The two runs share no layer {request.args.get('layer')!r}.")
-    labels = comparison.shared_classes(first.run, second.run)
-    if not labels:
-        raise RunError("The two runs have no class in common.")
+    layer, labels = _layer(first, second), comparison.shared_classes(first.run, second.run)
     shown = comparison.rows_shown(first, second, request.args.get("rows", "auto"))
     part = comparison.class_layer(first, second, layer, how, shown)
     distances = layer_distances(part.difference, [slice(0, layer.units)])[:, 0]
@@ -117,6 +113,41 @@ def classes() -> Response:
             values=_packed(np.stack([array[np.ix_(rows, columns)] for array in arrays])),
         )
     )
+
+
+def multiples() -> Response:
+    """One layer over classes, runs and epochs: titles of the moments, and float32 [2, P, K', units']: shades, values.
+
+    Query: layer and `limit`, how many units fit beside each other (those that move most are sent, in order).
+    """
+    first, second, how = _sides()
+    layer, labels = _layer(first, second), comparison.shared_classes(first.run, second.run)
+    found = comparison.multiples(first, second, layer.name, how)
+    moved = np.nan_to_num(np.ptp(found.shades, axis=0)).max(axis=1) if len(found.titles) > 1 else np.zeros(len(labels))
+    rows = _rows(first, second, labels, moved)
+    columns = _strongest(np.ptp(found.shades, axis=0), max(4, request.args.get("limit", 64, type=int)))
+    arrays = [array[:, rows][:, :, columns] for array in (found.shades, found.values)]
+    return _cached(
+        jsonify(
+            layer=layer.name,
+            titles=found.titles,
+            classes=[{"name": first.run.classes[labels[row][0]], "chosen": _chosen(first, second, labels[row])} for row in rows],
+            classesInAll=len(labels),
+            units=columns.tolist(),
+            unitsInAll=layer.units,
+            values=_packed(np.stack(arrays)),
+        )
+    )
+
+
+def _layer(first: Side, second: Side) -> Layer:
+    """The shared layer that the query names; raises RunError where there is none, or no common class."""
+    layer = next((e for e in comparison.shared_layers(first.run, second.run).layers if e.name == request.args.get("layer")), None)
+    if layer is None:
+        raise RunError(f"The two runs share no layer {request.args.get('layer')!r}.")
+    if not comparison.shared_classes(first.run, second.run):
+        raise RunError("The two runs have no class in common.")
+    return layer
 
 
 def table() -> Response:

@@ -36,11 +36,12 @@ SECOND = {"run2": "", "epoch2": "", "show2": ""}  # always written into the addr
 KEYS = {**SECOND, **DEFAULTS}
 SPANS = {"0.5": "± 0.5", "1": "± 1", "2": "± 2", "3": "± 3", "6": "± 6"}
 MEASURES = {"rms": "Distance", "cka": "Similarity (CKA)"}
-VIEWS = {"units": "Units", "similarity": "Layers × layers", "predictions": "Predictions", "table": "Table"}
+VIEWS = {"units": "Units", "multiples": "Classes × epochs", "similarity": "Layers × layers", "predictions": "Predictions", "table": "Table"}
 HOW = (
     "A and B: one cell a unit, both on one scale for each layer, so that they can be compared. B − A: red units are stronger in B, blue ones in A, "
     "in standard deviations of the unit over all inputs. Distance: root mean square of a layer's differences; 1 means that a typical unit is "
-    "displaced by one of its standard deviations; a pale bar is no more than chance explains (permutation test). Below: one layer, a row for each class, every unit against its strongest class; "
+    "displaced by one of its standard deviations; a pale bar is no more than chance explains (permutation test). "
+    "Below: one layer, a row for each class, every unit against its strongest class; "
     "or how far the training images of each class lie from those held out, which a hidden mark in one class gives away."
 )
 SOURCE = (
@@ -72,7 +73,7 @@ def layout(**query: Any) -> html.Div:
             extra[key] = "all"
     shared = comparison.shared_layers(run, other)
     problems += _left_out(run, other)
-    if not shared.layers and extra["view"] not in ("table", "predictions"):
+    if not shared.layers and extra["view"] in ("units", "multiples"):
         extra["view"] = "similarity"
     present = {layer.kind for layer in shared.layers}
     sets = {name: text for name, text in LAYER_SETS.items() if name in ("outline", "all") or name in present}
@@ -84,7 +85,9 @@ def layout(**query: Any) -> html.Div:
         components.segmented(components.url_id("view"), VIEWS, extra["view"], "View"),
         html.Div(
             [
-                _labelled("Layers", components.select("layers", sets, extra["layers"], "Layers shown"), True, "cmp-not-predictions"),
+                _labelled(
+                    "Layers", components.select("layers", sets, extra["layers"], "Layers shown"), True, "cmp-not-predictions cmp-not-multiples"
+                ),
                 _labelled(
                     "Scale",
                     components.select("span", SPANS, extra["span"], "Scale of the differences, in standard deviations"),
@@ -137,6 +140,9 @@ def layout(**query: Any) -> html.Div:
                 html.Div(id="compare-moves-list"),
             ],
             className="cmp-only-predictions",
+        ),
+        html.Div(
+            [html.Div(id="compare-multiples-title", className="cmp-notice dv-note"), html.Div(id="compare-multiples")], className="cmp-only-multiples"
         ),
         html.Div(id="compare-table", className="cmp-only-table"),
     ]

@@ -247,6 +247,23 @@ def test_predictions_that_moved(page, compared):
     assert "same network" in page.locator("#compare-moves-list").inner_text()
 
 
+def test_a_layer_over_classes_runs_and_epochs(page, compared):
+    open_page(page, compared, "?run=net&run2=net-marked&epoch2=5&show2=data&view=multiples&layer=layer1.0")
+    page.wait_for_function("() => window.dnnviz.compareGrids().multiples?.panels.length === 6")
+    panels = page.evaluate("() => window.dnnviz.compareGrids().multiples.panels.map((p) => [p.title, Array.from(p.values)])")
+    assert [title for title, _ in panels] == [f"{name} · epoch {epoch}" for name in ("net", "net-marked") for epoch in (0, 1, 5)]
+    runs = {name: open_run(compared.settings.runs[0] / name) for name in ("net", "net-marked")}
+    found = comparison.multiples(Side(runs["net"], 5, id="net"), Side(runs["net-marked"], 5, id="net-marked"), "layer1.0")
+    assert np.allclose(panels[2][1], runs["net"].class_mean(5, "layer1.0").ravel(), atol=1e-5)
+    assert np.allclose([values for _, values in panels], found.values.reshape(6, -1), atol=1e-5) and found.shades.max() == 1
+    assert "layer1.0: its" in re.sub("<[^>]+>", " ", page.evaluate("() => window.dnnviz.picture.compose()")["svg"])
+    page.get_by_label("Layer", exact=True).select_option("conv1")
+    page.wait_for_function(
+        "() => document.querySelector('#compare-multiples-title').textContent.includes('of its') || window.dnnviz.selection.layer === 'conv1'"
+    )
+    assert address(page)["layer"] == "conv1"
+
+
 def test_a_layer_that_differs_by_chance_stands_back(page, live_app):
     open_page(page, live_app, "?run=digits&run2=digits&split=train&split2=test&epoch2=25&show=class:3&show2=class:3&layers=all")
     drawn(page)

@@ -25,6 +25,7 @@ PAIRINGS: dict[str, str] = {"auto": "Automatic", "index": "By index", "correlati
 OBSERVATIONS = 300  # inputs over which units are correlated: more change the second digit of no correlation
 SIMILARITIES = 1024  # inputs over which layers are compared with layers
 COMMON_ORDER = 0.3  # agreement of order above which units of the same index are the same units
+MOMENTS = 6  # pictures side by side of one layer over training
 FEWEST = 4  # inputs on either side from which groups can be drawn anew
 CHANCE = 0.05  # p above which a layer differs by no more than chance
 CLOSE = 0.5  # layers nearer than this count as shared
@@ -292,11 +293,62 @@ def class_layer(first: Side, second: Side, layer: Layer, how: str = "auto", rows
     base = np.broadcast_to(first.run.data_mean(first.epoch, layer.name, first.split), a.shape) if one else a
     std = distance.pooled_std(first.run.data_std(first.epoch, layer.name), second.run.data_std(second.epoch, layer.name)[order])
     difference = distance.standardised_difference(base, b, std, [slice(0, layer.units)])
-    both = np.concatenate([a, b])
-    low = np.minimum(np.nanmin(both, axis=0, initial=0.0), 0.0)
-    span = np.nanmax(both, axis=0, initial=0.0) - low
-    shades = [np.where(np.isfinite(v), np.divide(v - low, span, out=np.zeros_like(v), where=span > 0), np.nan).astype(np.float32) for v in (a, b)]
-    return ClassLayer(a, b, difference, *shades)
+    return ClassLayer(a, b, difference, *_shades(np.stack([a, b])))
+
+
+@dataclass(frozen=True)
+class Multiples:
+    """One layer, all classes that both runs know, at several moments of training of both runs.
+
+    titles: of each moment. values: float32 [P, K, units], class means; shades: [P, K, units], 0…1, their share of the unit's
+    strongest class at any of the moments.
+    """
+
+    titles: tuple[str, ...]
+    values: np.ndarray
+    shades: np.ndarray
+
+
+@lru_cache(maxsize=8)
+def multiples(first: Side, second: Side, name: str, how: str = "auto") -> Multiples:
+    """Small multiples of a layer over classes, runs and epochs; name: that of a shared layer.
+
+    Up to MOMENTS moments, evenly over the epochs of each run; units of the second run stand beside those of the first as at the epochs
+    that are compared.
+    """
+    shared = shared_layers(first.run, second.run)
+    layer = next(e for e in shared.layers if e.name == name)
+    pairing = pair_units(*first.network, *second.network, how)
+    order = pairing.second[layer.columns] - shared.second[layer.offset]
+    labels = np.array(shared_classes(first.run, second.run), dtype=np.int64).reshape(-1, 2)
+    one = first.run is second.run
+    titles, values = [], []
+    for side, own, units in ((first, labels[:, 0], np.arange(layer.units)), *(() if one else ((second, labels[:, 1], order),))):
+        for epoch in _moments(side, second if one else None, MOMENTS if one else MOMENTS // 2):
+            titles.append(f"epoch {epoch}" if one else f"{side.name} · epoch {epoch}")
+            values.append(side.run.class_mean(epoch, name, side.split)[own][:, units])
+    stacked = np.stack(values)
+    return Multiples(tuple(titles), stacked, _shades(stacked))
+
+
+def _moments(side: Side, other: Side | None, count: int) -> list[int]:
+    """Up to `count` epochs of a run, evenly from first to last, those that are compared among them."""
+    epochs = side.run.epochs
+    wanted = {side.epoch, *([other.epoch] if other else [])}
+    even = [epochs[k] for k in np.unique(np.linspace(0, len(epochs) - 1, min(count, len(epochs))).round().astype(int))]
+    while len(wanted | set(even)) > count:
+        # What lies nearest to an epoch that is compared makes room for it.
+        spare = [epoch for epoch in even if epoch not in wanted]
+        even.remove(min(spare, key=lambda epoch: min(abs(epochs.index(epoch) - epochs.index(w)) for w in wanted - set(even) or wanted)))
+    return sorted(wanted | set(even))
+
+
+def _shades(values: np.ndarray) -> np.ndarray:
+    """float32 [..., units]: what lies above zero (or the least value below it) as a share of the unit's largest."""
+    rest = tuple(range(values.ndim - 1))
+    low = np.minimum(np.nanmin(values, axis=rest, initial=0.0), 0.0)
+    span = np.nanmax(values, axis=rest, initial=0.0) - low
+    return np.where(np.isfinite(values), np.divide(values - low, span, out=np.zeros_like(values), where=span > 0), np.nan).astype(np.float32)
 
 
 @lru_cache(maxsize=16)
