@@ -328,7 +328,7 @@
     if (where.view === "table") return tablePicture(of);
     if (where.view === "multiples") {
       if (!many || !state.multiples) throw new Error("Nothing is drawn yet.");
-      return Object.assign(many.svg(), { caption: `${state.multiples.found.layer}: ${state.multiples.said} Mean activation of the classes of ${[...new Set([where.run, where.run2])].join(" and ")}.` });
+      return Object.assign(many.svg(), { caption: `${of}${state.multiples.found.layer}: ${state.multiples.said} Mean activations of the classes.` });
     }
     if (!grid || !state.units) throw new Error("Nothing is drawn yet.");
     const top = grid.svg();

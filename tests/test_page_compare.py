@@ -251,7 +251,7 @@ def test_a_layer_over_classes_runs_and_epochs(page, compared):
     open_page(page, compared, "?run=net&run2=net-marked&epoch2=5&show2=data&view=multiples&layer=layer1.0")
     page.wait_for_function("() => window.dnnviz.compareGrids().multiples?.panels.length === 6")
     panels = page.evaluate("() => window.dnnviz.compareGrids().multiples.panels.map((p) => [p.title, Array.from(p.values)])")
-    assert [title for title, _ in panels] == [f"{name} · epoch {epoch}" for name in ("net", "net-marked") for epoch in (0, 1, 5)]
+    assert [title for title, _ in panels] == [f"{side} · epoch {epoch}" for side in "AB" for epoch in (0, 1, 5)]
     runs = {name: open_run(compared.settings.runs[0] / name) for name in ("net", "net-marked")}
     found = comparison.multiples(Side(runs["net"], 5, id="net"), Side(runs["net-marked"], 5, id="net-marked"), "layer1.0")
     assert np.allclose(panels[2][1], runs["net"].class_mean(5, "layer1.0").ravel(), atol=1e-5)

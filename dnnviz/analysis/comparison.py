@@ -323,9 +323,9 @@ def multiples(first: Side, second: Side, name: str, how: str = "auto") -> Multip
     labels = np.array(shared_classes(first.run, second.run), dtype=np.int64).reshape(-1, 2)
     one = first.run is second.run
     titles, values = [], []
-    for side, own, units in ((first, labels[:, 0], np.arange(layer.units)), *(() if one else ((second, labels[:, 1], order),))):
+    for letter, side, own, units in (("A", first, labels[:, 0], np.arange(layer.units)), *(() if one else (("B", second, labels[:, 1], order),))):
         for epoch in _moments(side, second if one else None, MOMENTS if one else MOMENTS // 2):
-            titles.append(f"epoch {epoch}" if one else f"{side.name} · epoch {epoch}")
+            titles.append(f"epoch {epoch}" if one else f"{letter} · epoch {epoch}")
             values.append(side.run.class_mean(epoch, name, side.split)[own][:, units])
     stacked = np.stack(values)
     return Multiples(tuple(titles), stacked, _shades(stacked))
