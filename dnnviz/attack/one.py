@@ -163,5 +163,5 @@ def _sentence(subject: Subject, about: dict[str, Any], final: float) -> str:
 
 
 def _percent(share: float) -> str:
-    """A probability with digits that matter near certainty."""
-    return f"{share:.1%}" if 0.99 <= share < 0.9995 else f"{share:.0%}"
+    """A probability with the digits that matter near 0 and 1."""
+    return f"{100 * share:.1f} %" if share < 0.01 or 0.99 <= share < 0.9995 else f"{100 * share:.0f} %"

@@ -112,11 +112,11 @@ def _with_stop(method: Method, stop: bool) -> dict[str, bool]:
 
 
 def _robust_sentence(sizes: np.ndarray, accuracy: np.ndarray, low: np.ndarray, high: np.ndarray, count: int) -> str:
-    last = len(accuracy) - 1
-    clean = f"{accuracy[0]:.0%} of {count} inputs are classified correctly"
-    if not last:
+    clean = f"{_percent(accuracy[0])} of {count} inputs are classified correctly"
+    if len(accuracy) == 1:
         return f"{clean}."
-    return f"{clean}; {accuracy[last]:.0%} ({low[last]:.0%} to {high[last]:.0%}) still are under this attack with changes of up to {sizes[last]:.3g}."
+    left, least, most = (_percent(part[-1]) for part in (accuracy, low, high))
+    return f"{clean}; {left} ({least} to {most}) still are under this attack with changes of up to {sizes[len(accuracy) - 1]:.3g}."
 
 
 def _detection(
@@ -170,6 +170,10 @@ def _detection(
         "fitted": fitted,
         "seconds": 0.0 if found is None else found.seconds,
         "sentence": f"{len(originals)} of {len(rows)} attacks fooled the network. By the Mahalanobis distance over "
-        f"the layers {caught:.0%} of them are found when one clean input in twenty is flagged.",
+        f"the layers {_percent(caught)} of them are found when one clean input in twenty is flagged.",
     }
     store(keys.Detection(about, **arrays))
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
