@@ -1,0 +1,272 @@
+// One attack: the three pictures, probabilities as they change, norms, and the path through the layers with its proof.
+(function () {
+  "use strict";
+  const dv = window.dnnviz;
+  const page = (dv.adversarial = dv.adversarial || {});
+  page.views = page.views || {};
+  page.pictures = page.pictures || {};
+  const [BACK, TALL] = [130, 20]; // width of the drawn patching, height of a row of the table
+  const SHOWN = 0.05; // probability from which the line of a class has its name beside it
+  const names = { original: "Original", perturbation: "Perturbation", adversarial: "Result" };
+  const times = (factor) => (factor === 1 ? "not magnified" : "× " + dv.count(factor));
+
+  // Words under each of the three pictures.
+  function captions(known) {
+    const { about, pictures, classes, probabilities } = known.result;
+    const last = probabilities[probabilities.length - 1];
+    const sure = (number, row) => {
+      const at = classes.findIndex((entry) => entry.number === number);
+      return at < 0 ? "" : classes[at].name + " " + page.percent(row[at]);
+    };
+    return {
+      original: sure(about.before, probabilities[0]) || known.input.seen,
+      perturbation: `around grey, ${times(pictures.factor)}`,
+      adversarial: about.after === undefined ? "" : sure(about.after, last),
+    };
+  }
+  function figures(known) {
+    const { pictures } = known.result;
+    const words = captions(known);
+    return Object.entries(names).map(([name, title]) => {
+      const image = page.element("img", pictures.crisp ? "crisp" : "");
+      image.src = pictures[name];
+      image.alt = `${title}: ${words[name]}`;
+      return page.element("figure", "adv-figure", image, page.element("figcaption", "", page.element("b", "", title), page.element("span", "", words[name])));
+    });
+  }
+
+  function facts(known) {
+    const { about } = known.result;
+    const { norms } = about;
+    const rows = norms
+      ? [
+          ["L∞, largest change", `${dv.number(norms.linf_255)} of 255`, `${dv.number(norms.linf)} with pixels from 0 to 1`],
+          ["L2, length", `${dv.number(norms.l2)}`, `with pixels from 0 to 1; ${dv.number(norms.l2_255)} from 0 to 255`],
+          ["L0, pixels changed", page.percent(norms.l0), ""],
+        ]
+      : [];
+    if (about.steps !== undefined) rows.push(["Steps", dv.count(about.steps), about.evaluations === undefined ? "" : `${dv.count(about.evaluations)} passes forward, ${dv.count(about.gradients)} back`]);
+    if (about.rounded !== undefined && about.rounded !== null && about.success)
+      rows.push(["Rounded to 256 levels", about.rounded === about.after ? "holds" : "no longer holds", about.rounded === about.after ? "" : "saved as an 8-bit image, the network names another class"]);
+    const list = page.element("dl", "adv-facts dv-num");
+    for (const [name, value, more] of rows) list.append(page.element("dt", "", name), page.element("dd", "", value, more ? page.element("span", "dv-small", more) : null));
+    return list;
+  }
+
+  // -- probabilities ---------------------------------------------------------------------------------------------------
+  const steps = (known) => known.result.probabilities.length - 1;
+  const named = (known, entry, k) => [known.result.about.before, known.result.about.after, known.result.about.target].includes(entry.number) || known.result.probabilities.some((row) => row[k] > SHOWN);
+  function curve(known, [width, height]) {
+    const { classes, probabilities, about } = known.result;
+    const series = classes.map((entry, k) => ({ name: named(known, entry, k) ? entry.name : "", colour: entry.colour, wide: [about.before, about.after].includes(entry.number), values: probabilities.map((row) => row[k]) }));
+    return page.lines({ width, height, at: probabilities.map((_, i) => i), series, x: [0, Math.max(1, steps(known))], y: [0, 1], xTicks: page.ticks(0, Math.max(1, steps(known)), 6).filter(Number.isInteger), yText: (v) => Math.round(100 * v) + " %", xTitle: "step" });
+  }
+  function nearStep(known) {
+    const { classes, probabilities } = known.result;
+    return (x) => {
+      const step = Math.min(Math.max(Math.round(x), 0), steps(known));
+      const rows = classes.map((entry, k) => [entry.name, probabilities[step][k]]).sort((a, b) => b[1] - a[1]);
+      return `<b>Step ${step}</b><br>` + rows.map(([name, p]) => `${dv.escape(name)} ${page.percent(p)}`).join("<br>");
+    };
+  }
+  function table(known) {
+    const { classes, probabilities } = known.result;
+    const [first, last] = [probabilities[0], probabilities[probabilities.length - 1]];
+    const body = page.element("tbody");
+    classes.forEach((entry, k) => {
+      const dot = page.element("i", "adv-dot");
+      dot.style.background = entry.colour;
+      const head = page.element("th", "", dot, entry.name);
+      head.scope = "row";
+      head.title = entry.name;
+      body.append(page.element("tr", "", head, page.element("td", "", page.percent(first[k])), page.element("td", "", page.percent(last[k]))));
+    });
+    const heads = ["Class", "before", "after"].map((text) => Object.assign(page.element("th", "", text), { scope: "col" }));
+    return page.element("table", "adv-table dv-num", page.element("thead", "", page.element("tr", "", ...heads)), body);
+  }
+
+  // -- the path through the layers -------------------------------------------------------------------------------------
+  // Places of distances, in units of the limit: even up to 6, then logarithmic, since late layers go far.
+  function scale(layers, width) {
+    const all = layers.flatMap((layer) => [layer.before / layer.limit, layer.after / layer.limit]).filter(Number.isFinite);
+    const most = Math.max(1.5, ...all);
+    const [left, right] = [8, width - 8];
+    if (most <= 6) return { X: (v) => left + (v / most) * (right - left), ticks: page.ticks(0, most, 4), width };
+    const low = Math.min(0.5, Math.max(0.05, Math.min(...all)));
+    const X = (v) => left + (Math.log(Math.max(v, low) / low) / Math.log(most / low)) * (right - left);
+    return { X, ticks: [0.1, 0.3, 1, 3, 10, 30, 100, 300].filter((v) => v >= low && v <= most), width };
+  }
+  function distanceMark(layer, { X }, y = 0) {
+    const [muted, accent] = [dv.colour("bar"), dv.colour("accent")];
+    const middle = y + TALL / 2;
+    const parts = [`<line x1="${X(1).toFixed(1)}" x2="${X(1).toFixed(1)}" y1="${y}" y2="${y + TALL}" stroke="${dv.colour("muted")}" stroke-dasharray="2 2"/>`];
+    const [before, after] = [layer.before / layer.limit, layer.after / layer.limit];
+    if (Number.isFinite(before) && Number.isFinite(after)) {
+      const out = after > 1;
+      parts.push(`<line x1="${X(before).toFixed(1)}" x2="${X(after).toFixed(1)}" y1="${middle}" y2="${middle}" stroke="${out ? accent : muted}" stroke-width="1.6"/>`);
+      parts.push(`<circle cx="${X(before).toFixed(1)}" cy="${middle}" r="3.4" fill="${dv.colour("bg")}" stroke="${muted}" stroke-width="1.6"/>`);
+      parts.push(`<circle cx="${X(after).toFixed(1)}" cy="${middle}" r="3.8" fill="${out ? accent : muted}"/>`);
+    }
+    return parts.join("");
+  }
+  function backMark(layer, y = 0) {
+    const X = (p) => 1 + p * (BACK - 2);
+    const parts = [`<rect x="1" y="${y + 7}" width="${BACK - 2}" height="6" rx="2" fill="${dv.colour("soft")}"/>`];
+    if (Number.isFinite(layer.patched)) parts.push(`<rect x="1" y="${y + 7}" width="${Math.max(1, X(layer.patched) - 1).toFixed(1)}" height="6" rx="2" fill="${dv.colour(layer.restored ? "ok" : "bar")}"/>`);
+    if (Number.isFinite(layer.control)) parts.push(`<line x1="${X(layer.control).toFixed(1)}" x2="${X(layer.control).toFixed(1)}" y1="${y + 3}" y2="${y + 17}" stroke="${dv.colour("ink")}" stroke-width="1.6"/>`);
+    return parts.join("");
+  }
+  const drawing = (width, inner, said) => `<svg width="${width}" height="${TALL}" viewBox="0 0 ${width} ${TALL}" role="img" aria-label="${dv.escape(said)}">${inner}</svg>`;
+  const short = (value) => (value < 9.95 ? value.toFixed(value < 0.995 ? 2 : 1) : dv.count(Math.round(value)));
+  const ratio = (layer, value) => (layer.limit > 0 && Number.isFinite(value / layer.limit) ? short(value / layer.limit) : "–");
+  const cell = (className, ...children) => page.element("td", className, ...children);
+  function svgCell(className, text) {
+    const made = cell(className);
+    made.innerHTML = text;
+    return made;
+  }
+
+  function path(known) {
+    const { layers, about } = known.result;
+    const where = scale(layers, page.room(820, 420) - 200);
+    const before = className(known, about.before);
+    const heads = [
+      ["Layer", ""],
+      ["Distance from " + (about.spread === "data" ? "all inputs" : before), "Of the original (ring) and of the result (dot), in units of what 95 % of the inputs stay within (dashed line)"],
+      ["", ""],
+      ["80 % of the difference", "The fewest units that carry 80 % of the squared difference of their feature maps"],
+      ["Strongest units", "Their cards are on the layers page"],
+      ["Put back: " + before, `Probability of ${before} when these units get the original’s values back, in this layer alone; the line: as many random units`],
+      ["", ""],
+    ];
+    const head = page.element("tr", "", ...heads.map(([text, hint]) => Object.assign(page.element("th", "", text), { scope: "col", title: hint })));
+    const axis = page.element("tr", "adv-axis", cell(""), svgCell("", drawing(where.width, where.ticks.map((v) => page.words(where.X(v), 12, String(v), { size: 10.5, fill: dv.colour("muted"), anchor: "middle" })).join(""), "scale")), ...Array.from({ length: 5 }, () => cell("")));
+    axis.setAttribute("aria-hidden", "true");
+    const body = page.element("tbody");
+    layers.forEach((layer, i) => body.append(row(known, layer, i, where)));
+    return page.element("div", "adv-path", page.element("table", "adv-table dv-num", page.element("thead", "", head, axis), body));
+  }
+  function row(known, layer, i, where) {
+    const { about } = known.result;
+    const notes = [about.leaves === i ? "leaves the class here" : "", about.arrives === i ? "from here nearer to " + className(known, about.after) : ""].filter(Boolean);
+    const name = page.element("th", "", page.element("span", "adv-layer", layer.name), notes.length ? page.element("span", "adv-mark", notes.join("; ")) : null);
+    name.scope = "row";
+    name.title = `${layer.name}: ${layer.kind}, ${page.count(layer.units, "unit")}`;
+    const said = `distance ${ratio(layer, layer.before)} before, ${ratio(layer, layer.after)} after`;
+    const links = layer.strongest.map((unit) => {
+      const link = page.link(String(unit.unit), "/", { show: "input:" + known.input.index, layer: layer.name, unit: unit.unit });
+      link.title = `Unit ${unit.unit} of ${layer.name}: ${page.percent(unit.share)} of the layer’s difference; activation ${dv.number(unit.before)} before, ${dv.number(unit.after)} after`;
+      return link;
+    });
+    const control = Number.isFinite(layer.control) ? `, as many random units ${page.percent(layer.control)}` : "";
+    const carried = layer.carrying ? `${dv.count(layer.carrying)} of ${dv.count(layer.units)}` : "–";
+    return page.element(
+      "tr",
+      about.leaves === i ? "leaves" : "",
+      name,
+      svgCell("", drawing(where.width, distanceMark(layer, where), said)),
+      cell("adv-value", page.element("span", "dv-small", ratio(layer, layer.before) + " → "), ratio(layer, layer.after)),
+      cell("adv-value", carried),
+      cell("adv-units", ...links.flatMap((link, k) => (k ? [", ", link] : [link]))),
+      svgCell("", layer.patched === null ? "" : drawing(BACK, backMark(layer), `${page.percent(layer.patched)}${control}`)),
+      cell("adv-value", layer.patched === null ? "–" : page.percent(layer.patched), layer.restored ? page.element("span", "adv-back", " returns") : null),
+    );
+  }
+  function className(known, number) {
+    const found = known.result.classes.find((entry) => entry.number === number);
+    return found ? found.name : number === known.input.predicted ? known.input.seen : "class " + number;
+  }
+
+  // What the table says, in sentences.
+  function story(known) {
+    const { layers, about } = known.result;
+    const before = className(known, about.before);
+    const of = about.spread === "data" ? "the inputs of the run (it keeps too few of the class for a spread of its own)" : `“${before}”`;
+    const found = [
+      Number.isInteger(about.leaves)
+        ? `The activations leave the spread of ${of} at ${layers[about.leaves].name}, layer ${about.leaves + 1} of ${layers.length}.`
+        : `The activations stay within the spread of ${of} in every layer.`,
+    ];
+    if (Number.isInteger(about.arrives)) found.push(`From ${layers[about.arrives].name} on they lie nearer to “${className(known, about.after)}”.`);
+    if (about.success && layers.some((layer) => layer.patched !== null)) {
+      const restored = layers.filter((layer) => layer.restored);
+      const random = layers.filter((layer) => layer.control > 0.5).length;
+      // The scores themselves, put back, prove nothing: the clearest case is looked for before them.
+      const best = restored.filter((layer) => layer !== layers[layers.length - 1]).sort((a, b) => b.patched - b.control - (a.patched - a.control))[0];
+      const clearest = best ? ` Clearest in ${best.name}: ${best.carrying} of ${best.units} units bring it from ${page.percent(about.baseline)} to ${page.percent(best.patched)}, as many random ones to ${page.percent(best.control)}.` : "";
+      found.push(
+        restored.length
+          ? `The proof: with the carrying units of a single layer put back, the network says “${before}” again in ${restored.length} of ${layers.length} layers; with as many random units in ${random}.${clearest}`
+          : `With the carrying units of one layer put back the prediction does not return to “${before}” in any layer: what fools the network is spread more widely.`,
+      );
+    }
+    return found;
+  }
+
+  const outcome = (known) => known.result.about.sentence || "";
+  page.views.attack = function (known) {
+    const { about, layers, tips, probabilities } = known.result;
+    const parts = [];
+    if (outcome(known)) parts.push(Object.assign(page.element("p", "adv-sentence", outcome(known))));
+    if (about.success === false && about.partial === undefined && tips.length) {
+      const box = page.alert("The attack did not reach its goal. To try:");
+      box.append(page.element("ul", "", ...tips.map((tip) => page.element("li", "", tip + "."))));
+      parts.push(box);
+    }
+    parts.push(page.element("div", "adv-pictures", ...figures(known), facts(known)));
+    if (probabilities.length)
+      parts.push(
+        page.section(
+          "Probabilities",
+          page.element("div", "adv-side", page.chart(curve(known, [page.room(300, 860), 250]), `Probabilities over ${page.count(steps(known), "step")}: ${outcome(known)}`, nearStep(known)), table(known)),
+        ),
+      );
+    const unread = page.state.nonce ? "The layers are being read…" : "The layers were not read to the end; “Go on” above does the rest.";
+    if (about.partial !== undefined) parts.push(page.section("The path through the layers", page.element("p", "dv-note", unread)));
+    if (layers.length) parts.push(page.section("The path through the layers", ...story(known).map((text) => page.element("p", "adv-story", text)), path(known)));
+    return parts;
+  };
+
+  // -- the picture -----------------------------------------------------------------------------------------------------
+  page.pictures.attack = function (known) {
+    const { pictures, layers, about } = known.result;
+    const words = captions(known);
+    const [side, gap] = [200, 20];
+    const tall = (side * pictures.size[0]) / pictures.size[1];
+    const crisp = pictures.crisp ? ' style="image-rendering:pixelated"' : "";
+    const muted = dv.colour("muted");
+    const parts = [];
+    Object.entries(names).forEach(([name, title], i) => {
+      const x = gap + i * (side + gap);
+      parts.push(`<image x="${x}" y="12" width="${side}" height="${tall}" preserveAspectRatio="none"${crisp} href="${pictures[name]}"/>`);
+      parts.push(page.words(x, tall + 30, title, { bold: true }), page.words(x, tall + 46, words[name], { fill: muted, room: side }));
+    });
+    const width = layers.length ? 860 : 700;
+    let y = tall + 66;
+    if (known.result.probabilities.length) {
+      parts.push(`<g transform="translate(0 ${y})">${curve(known, [width - gap, 220]).svg}</g>`);
+      y += 236;
+    }
+    if (layers.length) {
+      const where = scale(layers, 220);
+      const at = [gap, 250, 486, 560, 690, 836];
+      const before = className(known, about.before);
+      const head = (x, text, anchor) => page.words(x, y + 12, text, { size: 11, fill: muted, bold: true, anchor });
+      parts.push(head(at[0], "Layer"), head(at[1], "Distance from " + (about.spread === "data" ? "all inputs" : before)), head(at[3] - 6, "80 % in units", "start"), head(at[4], "Put back: " + before));
+      y += 20;
+      for (const v of where.ticks) parts.push(page.words(at[1] + where.X(v), y + 10, String(v), { size: 10, fill: muted, anchor: "middle" }));
+      y += 16;
+      layers.forEach((layer, i) => {
+        const leaves = about.leaves === i;
+        parts.push(page.words(at[0], y + 14, layer.name + (leaves ? " (leaves here)" : ""), { bold: leaves, fill: dv.colour(leaves ? "accent" : "ink"), room: 225 }));
+        parts.push(`<g transform="translate(${at[1]} ${y})">${distanceMark(layer, where)}</g>`, page.words(at[2] + 40, y + 14, ratio(layer, layer.after), { anchor: "end" }));
+        parts.push(page.words(at[3], y + 14, layer.carrying ? `${layer.carrying} of ${layer.units}` : "–"));
+        if (layer.patched !== null) parts.push(`<g transform="translate(${at[4]} ${y})">${backMark(layer)}</g>`, page.words(at[5] + 20, y + 14, page.percent(layer.patched), { anchor: "end" }));
+        y += TALL;
+      });
+      y += 8;
+    }
+    const caption = `${known.run}, epoch ${known.epoch}, input ${known.input.index}. ${about.title || known.method}. ${outcome(known)} Perturbation around grey, ${times(pictures.factor)}. ` + (layers.length ? story(known).join(" ") : "");
+    return { svg: parts.join(""), width, height: y, caption };
+  };
+})();
