@@ -1,4 +1,4 @@
-"""The command line: `dnnviz capture`, `train`, `demo`, `info`, `explain`, `serve`."""
+"""The command line: `dnnviz capture`, `train`, `demo`, `info`, `explain`, `report`, `serve`."""
 
 from __future__ import annotations
 
@@ -57,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     from dnnviz import __version__
     from dnnviz.explain import command
+    from dnnviz.report import command as report_command
 
     parser = argparse.ArgumentParser(
         prog="dnnviz",
@@ -122,6 +123,9 @@ def _parser() -> argparse.ArgumentParser:
 
     explain = _command(commands, "explain", _explain, "save attributions of a run's inputs as pictures, maps and a gallery", command.EXAMPLE)
     command.add_arguments(explain)
+
+    report = _command(commands, "report", _report, "write what is known of a run as one page that needs nothing else", report_command.EXAMPLE)
+    report_command.add_arguments(report)
 
     commands.add_parser("serve", help="open runs in the browser (the same as python app.py)", add_help=False)
     return parser
@@ -272,6 +276,15 @@ def _explain(given: argparse.Namespace) -> int:
 
     with _Bar("tiles") as bar:
         lines = explain(given, lambda done, total, text: bar.show(int(done), int(total), text))
+    print("\n".join(lines))
+    return 0
+
+
+def _report(given: argparse.Namespace) -> int:
+    from dnnviz.report.command import report
+
+    with _Bar("steps") as bar:
+        lines = report(given, lambda done, total, text: bar.show(int(done), int(total), text))
     print("\n".join(lines))
     return 0
 

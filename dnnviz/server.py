@@ -18,6 +18,7 @@ from dnnviz import attribution_endpoints, compare_endpoints, components, endpoin
 from dnnviz.catalogue import Catalogue
 from dnnviz.components import health_cards, pruning_cards, shortcuts_cards, tampering_cards
 from dnnviz.errors import DNNVizError
+from dnnviz.report import endpoint as report_endpoint
 from dnnviz.results import Results
 from dnnviz.settings import Settings
 
@@ -73,6 +74,7 @@ def build(settings: Settings, root: Path) -> dash.Dash:
     endpoints.register(app.server, context, settings.prefix)
     compare_endpoints.register(app.server, settings.prefix)
     attribution_endpoints.register(app.server, settings.prefix)
+    report_endpoint.register(app.server, settings.prefix)
     pruning_endpoints.register(app.server, settings.prefix)
     _guard(app, settings)
     app.layout = components.shell

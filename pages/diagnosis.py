@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import dash
-from dash import ClientsideFunction, Input, Output, clientside_callback, html
+from dash import ClientsideFunction, Input, Output, clientside_callback, dcc, html
 
 from dnnviz import components, urlstate
 from dnnviz.endpoints import context
@@ -33,7 +33,8 @@ def layout(**query: Any) -> html.Div:
     ]
     centre = [
         *[html.Div(id=f"diagnosis-{name}", className="dv-diagnosis") for name in offered],
-        html.Div(id="diagnosis-drawn", hidden=True),
+        dcc.Store(id="health-heard"),
+        *[html.Div(id=name, hidden=True) for name in ("diagnosis-drawn", "health-answered", "health-asked")],
     ]
     return components.page(selection, problems, centre, bar=bar, defaults=DEFAULTS)
 

@@ -97,7 +97,7 @@ def _course(picture: Course, colours: Mapping[str, str], width: int, height: int
         parts.append(f'<line x1="{at:.1f}" x2="{at:.1f}" y1="{top}" y2="{height - bottom}" stroke="{colours["ink"]}" stroke-dasharray="3 3"/>')
         if picture.mark not in (first, last):
             parts.append(text(at, height - 8, str(picture.mark), colours["ink"], "middle", bold=True))
-    taken: list[float] = []
+    labels: list[tuple[float, str, str, bool]] = []
     for name, line in picture.series.items():
         points = [(x(epoch), y(value)) for epoch, value in zip(picture.epochs, line, strict=True) if math.isfinite(value)]
         if not points:
@@ -108,11 +108,12 @@ def _course(picture: Course, colours: Mapping[str, str], width: int, height: int
         parts.append(f'<polyline points="{path}" fill="none" stroke="{stroke}" stroke-width="{2 if strong else 1.5}"/>')
         if len(points) == 1:
             parts.append(f'<circle cx="{points[0][0]:.1f}" cy="{points[0][1]:.1f}" r="2.5" fill="{stroke}"/>')
-        place = points[-1][1] + 4
-        while any(abs(place - other) < 12 for other in taken):
-            place += 3 if place < height / 2 or place < max(taken) else -3
-        taken.append(place)
-        parts.append(text(width - right + 6, place, name, stroke, bold=strong, room=right - 8))
+        labels.append((points[-1][1] + 4, name, stroke, strong))
+    lowest = -math.inf
+    for place, name, stroke, strong in sorted(labels):
+        # Names of lines that end close together stand below one another.
+        lowest = max(place, lowest + 13)
+        parts.append(text(width - right + 6, lowest, name, stroke, bold=strong, room=right - 8))
     return svg(width, height, parts, picture.title)
 
 
