@@ -12,7 +12,7 @@
 
   function url(file, selection, more) {
     const search = new URLSearchParams();
-    const keys = ["run", "epoch", "show", "split", "run2", "epoch2", "show2", "split2", "pair", "rows", "layers", "measure"];
+    const keys = ["run", "epoch", "show", "split", "run2", "epoch2", "show2", "split2", "group", "group2", "pair", "rows", "layers", "measure"];
     for (const key of keys) if (selection[key]) search.set(key, selection[key]);
     for (const [key, value] of Object.entries(more || {})) search.set(key, value);
     return dv.prefix() + "compare-data/" + file + "?" + search.toString();
@@ -265,7 +265,7 @@
     for (const end of ["", "2"]) {
       const [kind, index] = (selection["show" + end] || "data").split(":");
       const choice = document.getElementById("compare-show" + end);
-      const wanted = kind === "input" ? "input" : selection["show" + end];
+      const wanted = selection["group" + end] ? "group" : kind === "input" ? "input" : selection["show" + end];
       if (choice && choice.value !== wanted) window.dash_clientside.set_props("compare-show" + end, { value: wanted });
       const number = document.getElementById("compare-input" + end);
       if (kind === "input" && number && number.value !== index) window.dash_clientside.set_props("compare-input" + end, { value: Number(index) });
@@ -291,6 +291,10 @@
         return none();
       },
       show: function (choice, number) {
+        const asked = window.dash_clientside.callback_context.triggered_id;
+        if (choice === "group") return none();
+        // Something else is shown than inputs chosen one by one.
+        if (asked === "compare-show" || asked === "compare-show2") dv.set("group" + asked.slice(12), "");
         if (choice !== "input") return choice || none();
         return number === undefined || number === null || number === "" ? none() : "input:" + Math.max(0, Math.floor(Number(number)));
       },
@@ -300,14 +304,14 @@
         const now = Object.assign({}, dv.selection);
         if (!asked || !now.run || !now.run2) return none();
         if (asked === "compare-swap") {
-          for (const key of ["run", "epoch", "show", "split"]) [now[key], now[key + "2"]] = [now[key + "2"], now[key]];
+          for (const key of ["run", "epoch", "show", "split", "group"]) [now[key], now[key + "2"]] = [now[key + "2"], now[key]];
           dv.go(address(now));
           return none();
         }
         const end = asked === "compare-run2" ? "2" : "";
         const chosen = end ? run2 : run;
         if (!chosen || chosen === now["run" + end]) return none();
-        dv.go(address(Object.assign(now, { ["run" + end]: chosen, ["epoch" + end]: "", ["show" + end]: now["show" + end].startsWith("input") ? "data" : now["show" + end], ["split" + end]: "", layer: "", unit: "" })));
+        dv.go(address(Object.assign(now, { ["run" + end]: chosen, ["epoch" + end]: "", ["show" + end]: now["show" + end].startsWith("input") ? "data" : now["show" + end], ["split" + end]: "", ["group" + end]: "", layer: "", unit: "" })));
         return none();
       },
     },
@@ -347,6 +351,7 @@
   function shownText(where, end) {
     const [kind, index] = where["show" + end].split(":");
     const choice = document.getElementById("compare-show" + end);
+    if (where["group" + end]) return where["group" + end].split(",").length + " chosen inputs";
     return kind === "input" ? "input " + index : choice.selectedOptions[0].text.replace(/^Class: /, "class ").replace(/^All/, "all");
   }
   // The first rows of the table, as text.

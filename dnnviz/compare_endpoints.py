@@ -186,7 +186,9 @@ def _side(end: str) -> Side:
     epoch = request.args.get("epoch" + end, run.epochs[-1] if run.epochs else 0, type=int)
     run.snapshot(epoch)
     show = valid_show(request.args.get("show" + end, "data"), run)
-    split = request.args.get("split" + end, "all")
+    split, group = request.args.get("split" + end, "all"), request.args.get("group" + end)
+    if group:
+        show, split = comparison.group_of(group, run), "all"
     if show is None or split not in ("all", *run.splits):
         raise RunError(f"Run {run.name} has nothing under this address.")
     return Side(run, epoch, show, None if split == "all" else split, name)
@@ -222,7 +224,7 @@ def _chosen(first: Side, second: Side, pair: tuple[int, int]) -> bool:
 def _label(side: Side) -> int | None:
     """Class that a side shows, or to which the input that it shows belongs."""
     kind, _, index = side.show.partition(":")
-    if kind == "data":
+    if kind in ("data", "group"):
         return None
     return int(index) if kind == "class" else int(side.run.labels[int(index)])
 

@@ -29,6 +29,8 @@ DEFAULTS = {
     "pair": "auto",
     "rows": "auto",
     "view": "units",
+    "group": "",
+    "group2": "",
     "mark": "",
     "fold": "",
 }
@@ -71,6 +73,10 @@ def layout(**query: Any) -> html.Div:
         if extra[key] != "all" and extra[key] not in of.splits:
             problems.append(f"Run {of.name} has no split “{extra[key][:40]}”; all inputs are shown.")
             extra[key] = "all"
+    for key, of in (("group", run), ("group2", other)):
+        if extra[key] and comparison.group_of(extra[key], of) is None:
+            problems.append(f"“{extra[key][:40]}” does not name inputs of {of.name}: up to {comparison.MOST_CHOSEN} numbers from 0 to {of.kept - 1}.")
+            extra[key] = ""
     shared = comparison.shared_layers(run, other)
     problems += _left_out(run, other)
     if not shared.layers and extra["view"] in ("units", "multiples"):
@@ -148,10 +154,10 @@ def layout(**query: Any) -> html.Div:
     ]
     bar = [
         html.Span("A", className="cmp-badge"),
-        *_side_controls(first, "", "A"),
+        *_side_controls(first, "", "A", extra["group"]),
         html.Button("⇄", id="compare-swap", className="dv-btn small", type="button", title="Swap A and B", **{"aria-label": "Swap A and B"}),
         html.Span("B", className="cmp-badge"),
-        *_side_controls(second, "2", "B"),
+        *_side_controls(second, "2", "B", extra["group2"]),
         components.hidden("run2", second.run_id),
         components.hidden("mark", extra["mark"]),
         components.hidden("fold", extra["fold"]),
@@ -245,12 +251,12 @@ def _sides(data: dict[str, str] | None) -> tuple[Selection, Side, Side, str]:
     assert chosen.run is not None and second.run is not None
     split, split2 = (chosen.extra[key] if chosen.extra[key] in run.splits else None for key, run in (("split", chosen.run), ("split2", second.run)))
     how = chosen.extra["pair"] if chosen.extra["pair"] in PAIRINGS else "auto"
-    return (
-        chosen,
-        Side(chosen.run, chosen.epoch, chosen.show, split, chosen.run_id),
-        Side(second.run, second.epoch, second.show, split2, second.run_id),
-        how,
-    )
+    groups = [comparison.group_of(chosen.extra[key], run) for key, run in (("group", chosen.run), ("group2", second.run))]
+    sides = [
+        Side(of.run, of.epoch, group or of.show, None if group else part, of.run_id)
+        for of, part, group in ((chosen, split, groups[0]), (second, split2, groups[1]))
+    ]
+    return chosen, *sides, how
 
 
 def _second_query(first: Selection) -> dict[str, str]:
@@ -260,7 +266,8 @@ def _second_query(first: Selection) -> dict[str, str]:
         return {"run": first.run_id, **given}
     catalogue = context().catalogue
     others = {name: catalogue.open(name) for name in catalogue.ids() if name != first.run_id}
-    name, epoch, show = comparison.worth_comparing(Side(first.run, first.epoch, first.show), others)
+    shown = comparison.group_of(first.extra["group"], first.run) or first.show
+    name, epoch, show = comparison.worth_comparing(Side(first.run, first.epoch, shown), others)
     return {"run": name or first.run_id, "epoch": str(epoch), "show": show}
 
 
@@ -284,12 +291,14 @@ def _few(names: tuple[str, ...]) -> str:
     return ", ".join(names) if len(names) <= 4 else f"{', '.join(names[:3])} and {len(names) - 3} more"
 
 
-def _side_controls(chosen: Selection, end: str, side: str) -> list[Any]:
+def _side_controls(chosen: Selection, end: str, side: str, group: str) -> list[Any]:
     run, kind, index = chosen.run, chosen.show_kind, chosen.show_index
     assert run is not None
     runs = [{"label": name, "value": name} for name in context().catalogue.ids()]
     shows = [{"label": "All inputs", "value": "data"}, *({"label": f"Class: {name}", "value": f"class:{k}"} for k, name in enumerate(run.classes))]
     shows.append({"label": "Input number", "value": "input"})
+    shown = "group" if group else "input" if kind == "input" else chosen.show
+    shows += [{"label": f"Chosen inputs ({group.count(',') + 1})", "value": "group"}] if group else []
     number = dbc.Input(id=f"compare-input{end}", type="number", min=0, max=run.kept - 1, step=1, value=index if kind == "input" else 0)
     return [
         html.Label(
@@ -310,14 +319,13 @@ def _side_controls(chosen: Selection, end: str, side: str) -> list[Any]:
         ),
         html.Div(
             [
-                components.labelled(
-                    f"What is shown of {side}", dbc.Select(id=f"compare-show{end}", options=shows, value="input" if kind == "input" else chosen.show)
-                ),
+                components.labelled(f"What is shown of {side}", dbc.Select(id=f"compare-show{end}", options=shows, value=shown)),
                 components.labelled(f"Input of {side}", number),
             ],
             className="cmp-show",
         ),
         components.hidden("show" + end, chosen.show),
+        components.hidden("group" + end, group),
     ]
 
 

@@ -377,13 +377,15 @@ def test_a_unit_and_a_layer_are_explained_from_their_cards(page, live_app):
     assert query(page)["target"] == "direction:features.conv2:4"
 
 
-def test_a_group_of_the_embedding_is_explained(page, live_app):
+def test_a_group_of_the_embedding_is_explained_and_compared(page, live_app):
     page.goto(live_app.url + "/embedding?run=digits&show=class:3")
     link = page.get_by_role("link", name="Explain")
     link.wait_for()
     chosen = parse_qs(urlparse(link.get_attribute("href")).query)
     run = dnnviz.open_run(DEMO_RUNS / "digits")
     assert {int(run.labels[int(i)]) for i in chosen["inputs"][0].split(",")} == {3} and chosen["by"] == ["chosen"]
+    beside = parse_qs(urlparse(page.get_by_role("link", name="Compare with all inputs").get_attribute("href")).query)
+    assert sorted(map(int, beside["group"][0].split(","))) == np.flatnonzero(run.labels == 3).tolist() and beside["show2"] == ["data"]
 
 
 # -- methods, their cost, maps that grow -----------------------------------------------------------------------------

@@ -247,6 +247,25 @@ def test_predictions_that_moved(page, compared):
     assert "same network" in page.locator("#compare-moves-list").inner_text()
 
 
+def test_inputs_chosen_one_by_one_are_a_side(page, compared):
+    open_page(page, compared, "?run=net&run2=net&epoch2=5&show2=data&group=3,1,9,20")
+    found = drawn(page)
+    run = open_run(compared.settings.runs[0] / "net")
+    wanted = run.activations(5)[[1, 3, 9, 20]].mean(axis=0)
+    assert found["titles"][0] == "A  4 chosen inputs" and np.allclose(
+        found["units"][0]["values"], wanted[: len(found["units"][0]["values"])], atol=2e-3
+    )
+    assert "4 against 64 inputs" in page.locator("#compare-details").inner_text()
+    choice = page.get_by_label("What is shown of A")
+    assert choice.input_value() == "group" and "Chosen inputs (4)" in choice.inner_text()
+    # Something else: the group is gone from the address; what does not exist gets a sentence.
+    choice.select_option("class:2")
+    page.wait_for_function("() => window.dnnviz.selection.show === 'class:2' && !window.dnnviz.selection.group")
+    assert "group" not in address(page)
+    open_page(page, compared, "?run=net&run2=net&epoch2=5&show2=data&group=3,99")
+    assert "does not name inputs of net" in page.locator("#alerts").inner_text()
+
+
 def test_a_layer_over_classes_runs_and_epochs(page, compared):
     open_page(page, compared, "?run=net&run2=net-marked&epoch2=5&show2=data&view=multiples&layer=layer1.0")
     page.wait_for_function("() => window.dnnviz.compareGrids().multiples?.panels.length === 6")

@@ -26,6 +26,7 @@ OBSERVATIONS = 300  # inputs over which units are correlated: more change the se
 SIMILARITIES = 1024  # inputs over which layers are compared with layers
 COMMON_ORDER = 0.3  # agreement of order above which units of the same index are the same units
 MOMENTS = 6  # pictures side by side of one layer over training
+MOST_CHOSEN = 200  # inputs of a group, which stand in the address
 FEWEST = 4  # inputs on either side from which groups can be drawn anew
 CHANCE = 0.05  # p above which a layer differs by no more than chance
 CLOSE = 0.5  # layers nearer than this count as shared
@@ -34,7 +35,7 @@ STANDS_OUT = 5.0  # robust z of a class's gap; of clean classes the largest is a
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two: a run at an epoch, what is shown of it (`data`, `class:3`, `input:17`), and over which split (None = all).
+    """One of the two: a run at an epoch, what is shown of it (`data`, `class:3`, `input:17`, `group:1,5,9`), and over which split (None = all).
 
     id: the run's id in the catalogue, by which the screen calls it.
     """
@@ -67,6 +68,8 @@ class Side:
             return self.run.data_mean(self.epoch, split=self.split)
         if kind == "class":
             return self.run.one_class_mean(self.epoch, int(index), self.split)
+        if kind == "group":
+            return np.mean([self.run.input_activations(self.epoch, int(i)) for i in index.split(",")], axis=0, dtype=np.float32)
         return self.run.input_activations(self.epoch, int(index))
 
     @property
@@ -268,11 +271,20 @@ def significance(first: Side, second: Side, how: str = "auto") -> tuple[np.ndarr
     return permutation.paired_test(own[rows][:, shared.first], other[rows][:, pairing.second], shared.columns), f"{len(rows)} inputs"
 
 
+def group_of(text: str, run: Run) -> str | None:
+    """What a side shows for inputs chosen one by one (numbers between commas), `group:1,5,9`; None where the text names no such inputs."""
+    numbers = text.split(",")
+    if len(numbers) > MOST_CHOSEN or not all(each.isdecimal() and len(each) < 10 for each in numbers):
+        return None
+    found = sorted({int(each) for each in numbers})
+    return "group:" + ",".join(map(str, found)) if found[-1] < run.kept else None
+
+
 def members(side: Side) -> np.ndarray:
     """int64: the kept inputs that a side shows."""
     kind, _, index = side.show.partition(":")
-    if kind == "input":
-        return np.array([int(index)])
+    if kind in ("input", "group"):
+        return np.array(sorted(int(i) for i in index.split(",")))
     kept = np.ones(side.run.kept, dtype=bool) if kind == "data" else side.run.labels == int(index)
     return np.flatnonzero(kept if side.split is None else kept & (side.run.input_splits == side.run.splits.index(side.split)))
 
@@ -469,6 +481,8 @@ def worth_comparing(first: Side, others: Mapping[str, Run]) -> tuple[str | None,
     others: the other runs by id.
     """
     run, kind = first.run, first.show.partition(":")[0]
+    if kind == "group":
+        return None, first.epoch, "data"
     if kind == "class":
         return None, first.epoch, f"class:{nearest_class(run, first.epoch, int(first.show[6:]))}"
     if kind == "input":
@@ -542,6 +556,8 @@ def _columns(layers: Sequence[Layer]) -> np.ndarray:
 def label(side: Side) -> str:
     """What a side shows, in the words of the screen."""
     kind, _, index = side.show.partition(":")
+    if kind == "group":
+        return f"{index.count(',') + 1} chosen inputs"
     shown = "all inputs" if kind == "data" else f"input {index}"
     if kind == "class":
         name = side.run.classes[int(index)]

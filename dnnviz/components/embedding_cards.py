@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from dash import html
 
+from dnnviz.analysis.comparison import MOST_CHOSEN
 from dnnviz.components.controls import note, page_link, section
 from dnnviz.components.details import bars, image_url, number, thumbnail
 from dnnviz.explain.plan import MOST_INPUTS
@@ -107,7 +108,12 @@ def group_card(selection: Selection, want: Wanted, inputs: Sequence[int], title:
         html.P(("Wrong ones first, outlined." if wrong.any() else "") + (f" {rest} more are not listed." if rest else ""), className="dv-small mt-2")
     )
     if explained:
-        parts.append(html.Div(page_link(invitation, "/attribution", run=selection.run_id, epoch=want.epoch, **link), className="dv-actions"))
+        here = {"run": selection.run_id, "epoch": want.epoch}
+        links = [page_link(invitation, "/attribution", **here, **link)]
+        if 1 < len(chosen) <= MOST_CHOSEN:
+            sides = {"group": ",".join(map(str, sorted(chosen.tolist()))), "run2": selection.run_id, "epoch2": want.epoch, "show2": "data"}
+            links.append(page_link("Compare with all inputs", "/compare", **here, **sides))
+        parts.append(html.Div(links, className="dv-actions"))
     return parts
 
 
