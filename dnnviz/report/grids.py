@@ -10,8 +10,8 @@ import numpy as np
 
 from dnnviz.explain.picture import enlarged, png
 
-_ACROSS = 128  # units in a row of a strip
-_CELL = 5  # pixels
+_ACROSS = 64  # units in a row of a strip
+_CELL = 9  # pixels
 
 
 def data_url(content: bytes) -> str:

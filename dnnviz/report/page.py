@@ -15,6 +15,7 @@ from dnnviz.analysis.diagnosis import CHECKS, SEVERITIES, Finding, Subject, diag
 from dnnviz.analysis.diagnosis.classes import confusion
 from dnnviz.analysis.diagnosis.finding import PERCENT, Bars, Course
 from dnnviz.analysis.evolution import metric_courses
+from dnnviz.analysis.tampering import TESTS
 from dnnviz.report.charts import draw
 from dnnviz.report.grids import confusion_table, image, strip
 from dnnviz.report.numbers import Against, against, as_json, class_accuracies, telling_units
@@ -38,7 +39,7 @@ def compose(run_id: str, subject: Subject, other: tuple[str, Subject] | None = N
         _section("The run", _about(subject)),
         _section("Health", "".join(_finding(each) for each in found)),
         _section("Accuracy", _accuracy(subject)),
-        _section("Classes taken for each other", _confusion(subject)),
+        _section("Confused classes", _confusion(subject)),
         _section("Calibration", _calibration(found)),
         _section("Tampering", _tampering(found)),
         _section("The layers", _layers(subject)),
@@ -180,12 +181,17 @@ def _calibration(found: Sequence[Finding]) -> str:
 
 def _tampering(found: Sequence[Finding]) -> str:
     result = next(f for f in found if f.check == "tampering")
-    if "z" not in result.values:
+    if "scores" not in result.values:
         return f"<p>{escape(result.sentence)}</p>"
-    effect, z = result.values["effect"], result.values["z"]
-    order = sorted(z, key=lambda name: -np.nan_to_num(z[name], nan=-np.inf))[:40]
-    rows = [(name, f"{effect[name]:.3f}", f"{z[name]:.1f}") for name in order if np.isfinite(z[name])]
-    return f"<p>{escape(result.sentence)}</p>" + _table(("class", "distance", "robust z"), rows, (1, 2))
+    scores, z = result.values["scores"], result.values["z"]
+    order = [name for name in sorted(scores, key=lambda name: -np.nan_to_num(scores[name], nan=-np.inf)) if np.isfinite(scores[name])][:40]
+    head = ["class", "share of the threshold", *(f"z, {TESTS[test].title.lower()}" for test in z)]
+    rows = [(name, _figures(scores[name], 2), *(_figures(z[test][name], 1) for test in z)) for name in order]
+    return f"<p>{escape(result.sentence)}</p>" + _table(head, rows, range(1, len(head)))
+
+
+def _figures(value: float, digits: int) -> str:
+    return f"{value:.{digits}f}".replace("-", "−") if np.isfinite(value) else "–"
 
 
 def _layers(subject: Subject) -> str:

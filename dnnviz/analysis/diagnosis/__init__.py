@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from dnnviz.analysis.diagnosis import calibration, classes, preprocessing, scale, training, units  # noqa: F401, each registers its checks
+from dnnviz.analysis.diagnosis import calibration, classes, preprocessing, scale, tampered, training, units  # noqa: F401, each registers its checks
 from dnnviz.analysis.diagnosis.finding import CHECKS, SEVERITIES, UNKNOWN, Finding, Subject
 from dnnviz.errors import DNNVizError
 

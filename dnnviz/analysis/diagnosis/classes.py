@@ -1,14 +1,12 @@
-"""Checks of classes: accuracy, classes taken for each other, uneven numbers, a class that was tampered with."""
+"""Checks of classes: accuracy, classes taken for each other, uneven numbers."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from dnnviz.analysis.comparison import STANDS_OUT, gap
 from dnnviz.analysis.diagnosis.finding import ATTENTION, FINE, LOOK, PERCENT, Bars, Finding, Link, Subject, check, listed, percent
 from dnnviz.errors import RunError
 
-BEYOND = 1.5  # times the distance of two random halves that a tampered class exceeds
 SHARE, LEAST = 0.25, 5  # share of a class's inputs that are taken for one other class, and their number, from which it is worth a look
 UNEVEN, SKEWED = 3.0, 10.0  # largest over smallest class that is worth a look, and that needs attention
 _ROWS = 8
@@ -51,7 +49,7 @@ def confusion(subject: Subject) -> np.ndarray:
 
 @check(
     "confusion",
-    "Classes taken for each other",
+    "Confused classes",
     "How often inputs of one class are predicted as one other class, on the same inputs as the accuracy. Named when at least "
     f"{percent(SHARE)} and at least {LEAST} of a class's inputs are; needs attention when they outnumber those that are right.",
 )
@@ -87,7 +85,7 @@ def confused(subject: Subject) -> Finding:
 
 @check(
     "imbalance",
-    "Numbers of the classes",
+    "Class sizes",
     f"Inputs of the largest class over those of the smallest that has any, in the training split (or the only one). Named above {UNEVEN:g}.",
     "M. Buda et al., A systematic study of the class imbalance problem in convolutional neural networks, Neural Networks 106, 2018.",
 )
@@ -121,45 +119,6 @@ def imbalance(subject: Subject) -> Finding:
     said = f"The classes of {run.splits[split]} are uneven: {between} inputs{missing}."
     show = {"show": f"class:{low}"}
     return Finding(ATTENTION if ratio > SKEWED or absent else LOOK, said, values, Link("See the smallest class", "/", show), picture, weight=ratio)
-
-
-@check(
-    "tampering",
-    "Tampering",
-    "Mean distance, over all units and in their standard deviations, between a class's training and held-out inputs; a class is suspected when it "
-    f"lies more than {STANDS_OUT:g} robust deviations (median and median absolute deviation) above the others and its distance is more than "
-    f"{BEYOND:g} times what two random samples of its size would show.",
-    "Attack: M. Alberti et al., Are you tampering with my data?, ECCV workshops 2018.",
-)
-def tampering(subject: Subject) -> Finding:
-    """Whether the training images of a class carry something that its held-out images lack."""
-    run = subject.run
-    apart = gap(run, subject.epoch)
-    if apart is None:
-        raise RunError("The run has one split only: tampered training images show against held-out ones.")
-    if np.isfinite(apart.z).sum() < 4:
-        raise RunError("Fewer than four classes have training and held-out inputs; a tampered one shows against the others.")
-    values = {"z": dict(zip(run.classes, apart.z.tolist(), strict=True)), "effect": dict(zip(run.classes, apart.effect.tolist(), strict=True))}
-    worst = int(np.nanargmax(apart.z))
-    link = Link("See the classes", "/compare", {"show2": f"class:{worst}", "show": f"class:{worst}", "rows": "gap"})
-    # The mean distance of two samples of a unit with deviation 1; with few classes one may stand out of the others by far less.
-    sizes = [run.class_counts[run.splits.index(name), worst] for name in apart.splits]
-    chance = float(np.sqrt(2 / np.pi) * np.sqrt(sum(1 / max(int(n), 1) for n in sizes)))
-    values["chance"] = chance
-    if apart.outlier is None or apart.effect[worst] <= BEYOND * chance:
-        said = f"No class lies apart between {apart.splits[0]} and {apart.splits[1]}: the furthest, “{run.classes[worst]}”, by "
-        said += f"{apart.effect[worst]:.2f} standard deviations a unit (two random samples of its size: {chance:.2f})."
-        return Finding(FINE, said, values, link)
-    said = (
-        f"“{run.classes[worst]}” may have been tampered with: its {apart.splits[0]} and {apart.splits[1]} inputs differ by {apart.effect[worst]:.2f} "
-    )
-    said += f"standard deviations a unit, the other classes by {float(np.nanmedian(apart.effect)):.2f} (robust z {apart.z[worst]:.0f})."
-    rows = np.argsort(-np.nan_to_num(apart.effect), kind="stable")[:_ROWS]
-    rows = np.sort(rows)
-    marked = frozenset(int(r) for r in np.flatnonzero(rows == worst))
-    title = f"Distance between {apart.splits[0]} and {apart.splits[1]}"
-    picture = Bars(tuple(run.classes[i] for i in rows), tuple(float(apart.effect[i]) for i in rows), marked, title=title)
-    return Finding(ATTENTION, said, values, link, picture, weight=float(apart.z[worst]))
 
 
 def _name(classes: list[str], index: int) -> str:

@@ -20,7 +20,7 @@ APART = 0.05  # difference of accuracies that is worth a look where there is one
 
 @check(
     "stopped",
-    "Layers that stopped learning",
+    "Stopped layers",
     "Change of a layer between two snapshots: 1 − cosine of its class profiles. A layer stopped learning at an epoch when from there on it "
     f"changes by less than {percent(STOPPED)} of the median layer, over at least two snapshots in which that still changes by {MOVING:g} or more.",
     "After M. Raghu et al., SVCCA, NeurIPS 2017 (layers near the input settle first, but never at once).",
