@@ -48,7 +48,8 @@
           const middle = x + (widths[i] - 16) / 2;
           const low = bar.classList.contains("low");
           const fill = signed ? dv.colour(low ? "div-low" : "div-high") : dv.colour("bar");
-          parts.push(`<rect x="${signed ? middle - (low ? length : 0) : x}" y="${y + 2.5}" width="${length}" height="2.5" fill="${fill}"/>`);
+          const [top, tall] = signed ? [y - 8, 8] : [y + 2.5, 2.5];
+          parts.push(`<rect x="${signed ? middle - (low ? length : 0) : x}" y="${top}" width="${length}" height="${tall}" fill="${fill}"/>`);
         }
         const room = Math.floor((widths[i] - 8) / 6);
         const text = cell.textContent.trim();
@@ -88,7 +89,7 @@
     const classes = document.querySelector(".dv-pruning-classes");
     if (classes) {
       titled("Units switched off");
-      const [changes, height] = table(classes, pad, y, [200, 70, 70, 70, 220, 170]);
+      const [changes, height] = table(classes, pad, y, [200, 60, 64, 64, 100, 160, 166]);
       parts.push(changes);
       y += height + 10;
     }

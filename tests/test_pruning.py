@@ -25,7 +25,7 @@ from dnnviz.pruning.registry import CRITERIA
 from dnnviz.pruning.saved import Costs, counted, saving
 from dnnviz.results import Results
 from dnnviz.settings import DEMO_RUNS, ROOT, Settings
-from tests.conftest import wait_for_jobs, wait_idle
+from tests.conftest import TIMEOUT, wait_for_jobs, wait_idle
 from tests.networks import STYLES, Rectified
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -440,7 +440,7 @@ def test_the_view_shows_verifies_switches_off_and_exports(page, live_app):
     page.goto(live_app.url + "/diagnosis?run=digits&view=pruning&prune-by=activation,random&prune-most=100")
     table = page.locator(".dv-pruning-table tbody tr")
     # The share of parameters comes by itself, once a job has looked at the network.
-    page.locator(".dv-pruning-table .barred", has_text="55 %").or_(page.locator(".dv-pruning-table .barred", has_text="56 %")).wait_for()
+    page.locator(".dv-pruning-table .barred", has_text="56 %").wait_for(timeout=2 * TIMEOUT)
     wait_for_jobs(page)
     assert table.count() == 6
     assert "2 dead units" in page.locator("#pruning-layers").inner_text()
@@ -477,7 +477,7 @@ def test_the_view_shows_verifies_switches_off_and_exports(page, live_app):
     page.locator("#pruning-graph .js-plotly-plot").wait_for()
     page.locator(".dv-pruning-classes").wait_for()
     wait_idle(page)
-    page.locator("input[type=text]").and_(page.locator("[placeholder^='features']")).fill("features.conv9:1")
+    page.locator(".dv-pruning-bar .field input").fill("features.conv9:1")
     page.keyboard.press("Enter")
     page.locator("#pruning-ablation .alert").wait_for()
     assert "no layer 'features.conv9'" in page.locator("#pruning-ablation").inner_text()

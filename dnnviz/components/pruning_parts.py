@@ -186,9 +186,14 @@ def _told(files: Mapping[str, str]) -> list[Any]:
         if array is None:
             continue
         about = keys.unpacked(array)
-        close = f"its logits differ from the masked network's by {number(about['difference'])} of the largest"
+        same = about["difference"] < 1e-6
+        close = (
+            "it gives the logits that were measured"
+            if same
+            else f"its logits differ from those measured by {number(about['difference'])} of the largest"
+        )
         if kind == "masked":
-            found.append(f"Weights with zeros: a state_dict of the original architecture; {close}.")
+            found.append(f"Weights with zeros: a state_dict that loads into the original architecture; {close}.")
         else:
             stayed = f" {_count(about['stayed'], 'unit')} had to stay, as zeros, where values are added." if about["stayed"] else ""
             found.append(
@@ -314,11 +319,9 @@ def ablation_card(selection: Selection, run: Run, arrays: Mapping[str, np.ndarra
                 html.Td(f"{count:,}", className="dv-num"),
                 html.Td(f"{old:.0%}", className="dv-num"),
                 html.Td(f"{new:.0%}", className="dv-num"),
+                html.Td(_points(change) if change else "", className="dv-num"),
                 html.Td(
-                    [
-                        html.Div(className="bar low" if change < 0 else "bar high", style={"width": f"{50 * abs(change):.1f}%"}),
-                        html.Span(_points(change) if change else "", className="dv-num"),
-                    ],
+                    html.Div(className="bar low" if change < 0 else "bar high", style={"width": f"{50 * abs(change):.1f}%"}) if change else "",
                     className="signed",
                 ),
                 html.Td(taken, className="dv-small"),
@@ -326,7 +329,7 @@ def ablation_card(selection: Selection, run: Run, arrays: Mapping[str, np.ndarra
         )
         for change, name, count, old, new, taken in rows
     ]
-    heads = ("Class", "Inputs", "Before", "After", "Change", "Now taken for")
+    heads = ("Class", "Inputs", "Before", "After", "Change", "", "Now taken for")
     said: list[Any] = [
         html.B(f"{_count(total, 'unit')} set to {keys.EDITS[about['to']]} {'changes' if total == 1 else 'change'} {_count(changed, 'prediction')}"),
         f" of {len(labels):,}: accuracy {first:.1%} before, {last:.1%} after ({_points(float(last - first))}).",

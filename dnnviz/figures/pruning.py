@@ -31,8 +31,8 @@ def pruning_chart(counts: np.ndarray, total: int, curves: Sequence[Curve], propo
     lines = iter((colours["accent"], *CLASS_COLOURS))
     figure = go.Figure()
     for curve in curves:
-        colour = colours["muted"] if curve.low is not None else next(lines)
         if curve.low is not None and curve.high is not None:
+            # Bands first: a line is not to be hidden by what it is held against.
             figure.add_trace(
                 go.Scatter(
                     x=np.concatenate([counts, counts[::-1]]),
@@ -45,6 +45,8 @@ def pruning_chart(counts: np.ndarray, total: int, curves: Sequence[Curve], propo
                     mode="lines",
                 )
             )
+    for curve in curves:
+        drawn = curve.low is not None
         figure.add_trace(
             go.Scatter(
                 x=counts,
@@ -52,7 +54,7 @@ def pruning_chart(counts: np.ndarray, total: int, curves: Sequence[Curve], propo
                 name=curve.title,
                 mode="lines+markers",
                 marker={"size": 5},
-                line={"color": colour, "width": 2, "dash": "dot" if curve.low is not None else "solid"},
+                line={"color": colours["muted"] if drawn else next(lines), "width": 2, "dash": "dot" if drawn else "solid"},
                 customdata=list(curve.notes),
                 hovertemplate="%{y:.1%}, saves %{customdata}",
             )
