@@ -16,7 +16,7 @@
     const last = probabilities[probabilities.length - 1];
     const sure = (number, row) => {
       const at = classes.findIndex((entry) => entry.number === number);
-      return at < 0 ? "" : classes[at].name + " " + page.percent(row[at]);
+      return at < 0 ? "" : `${classes[at].name} (${page.percent(row[at])})`;
     };
     return {
       original: sure(about.before, probabilities[0]) || known.input.seen,
@@ -45,7 +45,7 @@
           ["L0, pixels changed", page.percent(norms.l0), ""],
         ]
       : [];
-    if (about.steps !== undefined) rows.push(["Steps", dv.count(about.steps), about.evaluations === undefined ? "" : `${dv.count(about.evaluations)} passes forward, ${dv.count(about.gradients)} back`]);
+    if (about.steps !== undefined) rows.push(["Steps", dv.count(about.steps), about.evaluations === undefined ? "" : `${page.count(about.evaluations, "pass")} forward, ${dv.count(about.gradients)} back`]);
     if (about.rounded !== undefined && about.rounded !== null && about.success)
       rows.push(["Rounded to 256 levels", about.rounded === about.after ? "holds" : "no longer holds", about.rounded === about.after ? "" : "saved as an 8-bit image, the network names another class"]);
     const list = page.element("dl", "adv-facts dv-num");
@@ -118,6 +118,8 @@
   }
   const drawing = (width, inner, said) => `<svg width="${width}" height="${TALL}" viewBox="0 0 ${width} ${TALL}" role="img" aria-label="${dv.escape(said)}">${inner}</svg>`;
   const short = (value) => (value < 9.95 ? value.toFixed(value < 0.995 ? 2 : 1) : dv.count(Math.round(value)));
+  // What a bar of the last column stands for, beside it and beside all units of the layer.
+  const backText = (layer) => `${page.percent(layer.patched)} with these units, ${page.percent(layer.control)} with as many random ones, ${page.percent(layer.whole)} with all units of the layer`;
   const ratio = (layer, value) => (layer.limit > 0 && Number.isFinite(value / layer.limit) ? short(value / layer.limit) : "–");
   const cell = (className, ...children) => page.element("td", className, ...children);
   function svgCell(className, text) {
@@ -158,7 +160,6 @@
       link.title = `Unit ${unit.unit} of ${layer.name}: ${page.percent(unit.share)} of the layer’s difference; activation ${dv.number(unit.before)} before, ${dv.number(unit.after)} after`;
       return link;
     });
-    const control = Number.isFinite(layer.control) ? `, as many random units ${page.percent(layer.control)}` : "";
     const carried = layer.carrying ? `${dv.count(layer.carrying)} of ${dv.count(layer.units)}` : "–";
     return page.element(
       "tr",
@@ -168,7 +169,7 @@
       cell("adv-value", page.element("span", "dv-small", ratio(layer, layer.before) + " → "), ratio(layer, layer.after)),
       cell("adv-value", carried),
       cell("adv-units", ...links.flatMap((link, k) => (k ? [", ", link] : [link]))),
-      svgCell("", layer.patched === null ? "" : drawing(BACK, backMark(layer), `${page.percent(layer.patched)}${control}`)),
+      Object.assign(svgCell("", layer.patched === null ? "" : drawing(BACK, backMark(layer), backText(layer))), { title: layer.patched === null ? "" : backText(layer) }),
       cell("adv-value", layer.patched === null ? "–" : page.percent(layer.patched), layer.restored ? page.element("span", "adv-back", " returns") : null),
     );
   }
@@ -190,13 +191,14 @@
     if (Number.isInteger(about.arrives)) found.push(`From ${layers[about.arrives].name} on they lie nearer to “${className(known, about.after)}”.`);
     if (about.success && layers.some((layer) => layer.patched !== null)) {
       const restored = layers.filter((layer) => layer.restored);
+      const sure = layers.filter((layer) => layer.patched > 0.5).length;
       const random = layers.filter((layer) => layer.control > 0.5).length;
       // The scores themselves, put back, prove nothing: the clearest case is looked for before them.
       const best = restored.filter((layer) => layer !== layers[layers.length - 1]).sort((a, b) => b.patched - b.control - (a.patched - a.control))[0];
       const clearest = best ? ` Clearest in ${best.name}: ${best.carrying} of ${best.units} units bring it from ${page.percent(about.baseline)} to ${page.percent(best.patched)}, as many random ones to ${page.percent(best.control)}.` : "";
       found.push(
         restored.length
-          ? `The proof: with the carrying units of a single layer put back, the network says “${before}” again in ${restored.length} of ${layers.length} layers; with as many random units in ${random}.${clearest}`
+          ? `${random < sure ? "The proof: with" : "With"} the carrying units of a single layer put back, the network says “${before}” again in ${restored.length} of ${layers.length} layers (its probability is above 50 % in ${sure}; with as many random units in ${random}).${random < sure ? clearest : " Random units do as well: the result lies just over the boundary, and any step back is enough. A larger change tells more."}`
           : `With the carrying units of one layer put back the prediction does not return to “${before}” in any layer: what fools the network is spread more widely.`,
       );
     }
@@ -241,7 +243,7 @@
       parts.push(`<image x="${x}" y="12" width="${side}" height="${tall}" preserveAspectRatio="none"${crisp} href="${pictures[name]}"/>`);
       parts.push(page.words(x, tall + 30, title, { bold: true }), page.words(x, tall + 46, words[name], { fill: muted, room: side }));
     });
-    const width = layers.length ? 860 : 700;
+    const width = layers.length ? 890 : 700;
     let y = tall + 66;
     if (known.result.probabilities.length) {
       parts.push(`<g transform="translate(0 ${y})">${curve(known, [width - gap, 220]).svg}</g>`);
@@ -261,7 +263,7 @@
         parts.push(page.words(at[0], y + 14, layer.name + (leaves ? " (leaves here)" : ""), { bold: leaves, fill: dv.colour(leaves ? "accent" : "ink"), room: 225 }));
         parts.push(`<g transform="translate(${at[1]} ${y})">${distanceMark(layer, where)}</g>`, page.words(at[2] + 40, y + 14, ratio(layer, layer.after), { anchor: "end" }));
         parts.push(page.words(at[3], y + 14, layer.carrying ? `${layer.carrying} of ${layer.units}` : "–"));
-        if (layer.patched !== null) parts.push(`<g transform="translate(${at[4]} ${y})">${backMark(layer)}</g>`, page.words(at[5] + 20, y + 14, page.percent(layer.patched), { anchor: "end" }));
+        if (layer.patched !== null) parts.push(`<g transform="translate(${at[4]} ${y})">${backMark(layer)}</g>`, page.words(at[5] + 28, y + 14, page.percent(layer.patched), { anchor: "end" }));
         y += TALL;
       });
       y += 8;

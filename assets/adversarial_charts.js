@@ -21,7 +21,7 @@
     for (let at = Math.ceil(low / step - 1e-9) * step; at <= high + step * 1e-6; at += step) found.push(Math.abs(at) < step * 1e-6 ? 0 : at);
     return found;
   };
-  const short = (value) => (value === 0 ? "0" : Math.abs(value) >= 1000 || Number.isInteger(value) ? dv.count(Math.round(value)) : Number(value.toPrecision(3)).toString());
+  const short = (value) => (value === 0 ? "0" : Math.abs(value) >= 1000 || Number.isInteger(value) ? dv.count(Math.round(value)) : Number(value.toPrecision(3)).toString()).replace("-", "−");
 
   // The frame of a chart: places of its values, grid, axes. right: pixels kept free for names at the ends of lines.
   function frame({ width, height, x, y, xTitle, yTitle, xTicks, yTicks, xText = short, yText = short, right = 24 }) {
@@ -48,7 +48,8 @@
     const box = frame({ ...options, right });
     const { X, Y, y0, y1 } = box;
     const parts = [box.svg, options.under ? options.under(box) : ""];
-    for (const each of series) {
+    // Those that matter most lie on top.
+    for (const each of [...series].sort((a, b) => Boolean(a.wide) - Boolean(b.wide))) {
       const xs = each.at || at;
       const points = each.values.map((value, i) => [xs[i], value]).filter(([, value]) => Number.isFinite(value));
       if (each.low) {

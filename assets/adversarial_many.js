@@ -88,8 +88,8 @@
     const [left, right] = [roc(known, [PAIR[0], PAIR[2]]), scores(known, [PAIR[1], PAIR[2]])];
     const areas = known.result.detectors.map((detector) => `${detector.name}: area ${area(detector)}`).join("; ");
     return {
-      svg: `<g transform="translate(0 12)">${left.svg}</g><g transform="translate(${left.width + 20} 12)">${right.svg}</g>`,
-      width: left.width + right.width + 20,
+      svg: `<g transform="translate(12 12)">${left.svg}</g><g transform="translate(${left.width + 32} 12)">${right.svg}</g>`,
+      width: left.width + right.width + 44,
       height: left.height + 16,
       caption: `${known.run}, epoch ${known.epoch}. ${known.result.about.sentence || known.method} ${areas}.`,
     };
@@ -99,7 +99,8 @@
   function accuracy(known, [width, height]) {
     const { sizes, accuracy: values, low, high, about } = known.result;
     const linf = about.norm === "linf";
-    const most = Math.max(...sizes) || 1;
+    // The axis reaches to the last size from the start, while a job goes from one to the next.
+    const most = Math.max(...sizes, ...known.request.params.sizes);
     // Sizes double from one to the next: places on the axis are even in their square root, so that small ones stay apart.
     const place = (v) => Math.sqrt(v / most);
     const at = sizes.map(place);
@@ -146,6 +147,6 @@
   page.pictures.robustness = function (known) {
     if (!known.result.sizes.length) throw new Error("There is nothing to save yet: let it finish first.");
     const made = accuracy(known, LONG);
-    return { svg: `<g transform="translate(0 12)">${made.svg}</g>`, width: made.width, height: made.height + 16, caption: `${known.run}, epoch ${known.epoch}. ${known.result.about.sentence || known.method} The band is the 95 % interval over ${known.result.inputs} inputs.` };
+    return { svg: `<g transform="translate(12 12)">${made.svg}</g>`, width: made.width + 24, height: made.height + 16, caption: `${known.run}, epoch ${known.epoch}. ${known.result.about.sentence || known.method} The band is the 95 % interval over ${known.result.inputs} inputs.` };
   };
 })();

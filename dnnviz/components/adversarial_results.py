@@ -178,8 +178,8 @@ def plain(values: Any) -> Any:
     """Numbers or lists of them for JSON, with the digits that a picture needs; null where there is no number."""
     array = np.asarray(values, dtype=np.float64)
     if array.ndim == 0:
-        return float(f"{array:.5g}") if np.isfinite(array) else None
-    return [plain(value) for value in array] if array.ndim > 1 else [float(f"{v:.5g}") if np.isfinite(v) else None for v in array]
+        return float(f"{array:.7g}") if np.isfinite(array) else None
+    return [plain(value) for value in array] if array.ndim > 1 else [float(f"{v:.7g}") if np.isfinite(v) else None for v in array]
 
 
 def sizes_from(text: str) -> Sequence[float]:
