@@ -4,6 +4,7 @@
   const dv = window.dnnviz;
   const none = () => window.dash_clientside.no_update;
   const waiting = new Map(); // nonce → what was asked for
+  let needed = 0;
 
   function ask(request) {
     const nonce = Date.now() + "-" + Math.random().toString(36).slice(2);
@@ -108,7 +109,9 @@
         return none();
       },
       need: function (request) {
-        if (request) ask(request);
+        // Whoever drags through the epochs wants to know it of the last one.
+        clearTimeout(needed);
+        if (request) needed = setTimeout(() => document.getElementById("pruning-layers") && ask(request), 300);
         return none();
       },
     },

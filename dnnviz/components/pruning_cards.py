@@ -129,7 +129,7 @@ def _frame(view: str | None, search: str | None, data: Mapping[str, str] | None)
             html.Div(id="pruning-curve"),
         ),
         _part("Switch units off", *_bench(run, given), html.Div(id="pruning-ablation")),
-        parts.reading(),
+        _reading(),
         html.Div([html.Div(id="pruning-answered"), html.Div(id="pruning-needed")], hidden=True),
     ]
 
@@ -194,7 +194,7 @@ def _layers(data: Mapping[str, str] | None, heard: Mapping[str, Any] | None, sho
     if state == shown and not failed:
         return (dash.no_update,) * 3
     need = dash.no_update
-    if costs is None and not failed and obstacle(run, selection.epoch, context().settings.allow, _NEEDS) is None:
+    if costs is None and dash.ctx.triggered_id != "pruning-heard" and obstacle(run, selection.epoch, context().settings.allow, _NEEDS) is None:
         # The parameters of the layers: a look at the network that takes a second, asked for without a click.
         need = parts.request("costs", run=selection.run_id, epoch=selection.epoch)
     said = _units(run, run.digest(selection.epoch), selection.epoch, threshold)
@@ -214,6 +214,8 @@ def _proposal(data: Mapping[str, str] | None, heard: Mapping[str, Any] | None) -
     except DNNVizError as error:
         return parts.alert(str(error))
     known = keys.get_costs(context().results, run, selection.epoch)
+    if known is None and _told(heard, "costs"):
+        return parts.look_offer(parts.request("costs", run=selection.run_id, epoch=selection.epoch))
     if known is None:
         return note("The network is being looked at …")
     removed = _removed(run, run.digest(selection.epoch), selection.epoch, want)
@@ -229,7 +231,7 @@ def _curve(data: Mapping[str, str] | None, heard: Mapping[str, Any] | None, them
     selection, run = chosen
     if obstacle(run, selection.epoch, context().settings.allow, _NEEDS):
         return []
-    names = [name for name in selection.extra["prune-by"].split(",") if name in CRITERIA]
+    names = [name for name in CRITERIA if name in selection.extra["prune-by"].split(",")]
     if not names:
         return note("Choose at least one criterion.")
     most, split = int(selection.extra["prune-most"]) if selection.extra["prune-most"] in MOST else 0, selection.extra["prune-on"]
@@ -309,3 +311,25 @@ def _failure(heard: Mapping[str, Any] | None) -> list[Any]:
 
 def _cancelled(heard: Mapping[str, Any] | None, what: str) -> bool:
     return _told(heard, what) and bool((heard or {}).get("cancelled"))
+
+
+def _reading() -> html.Details:
+    """How to read the view, with the papers."""
+    papers = "; ".join(criterion.citation for criterion in CRITERIA.values())
+    return html.Details(
+        [
+            html.Summary("How to read this"),
+            html.P(
+                "A dead unit is zero everywhere and can go for nothing. Units are alike where their means and their maxima over the inputs kept both "
+                "correlate above the threshold; the one that most others follow stays. Blocks are what several layers make together: they are looked "
+                "at, and nothing of them is removed. What is removed is set to zero after its normalisation and activation function, in the network "
+                "itself; nothing is trained afterwards, so a curve that falls late is a lower bound of what is possible. A layer always keeps one "
+                "unit. Saved are a unit's weights, bias and normalisation, and the weights of later layers that take it, where the trace of "
+                "the network shows them. Accuracy on inputs that were trained on falls later than on others: look at the held-out split.",
+                className="dv-note",
+            ),
+            html.P(f"O. Roy, M. Vetterli, The effective rank, EUSIPCO 2007; {papers}.", className="dv-small"),
+        ],
+        className="dv-how dv-pruning-how",
+        open=True,
+    )

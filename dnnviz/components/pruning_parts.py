@@ -28,7 +28,7 @@ from dnnviz.urlstate import Selection
 _LISTED = 16  # units of a layer that are named
 _LAYERS = 40  # layers of a proposal that are named
 _LOSS = 0.01  # accuracy given up, for which the table says how far each criterion comes
-_TYPICAL = 0.6  # share of the network that is run again for a set of units, as measured for the criteria here
+_CLASSES = 40  # classes of an ablation that are listed
 
 
 def request(what: str, **params: Any) -> dict[str, Any]:
@@ -38,6 +38,12 @@ def request(what: str, **params: Any) -> dict[str, Any]:
 
 def alert(text: str) -> html.Div:
     return html.Div(text, className="alert alert-warning", role="alert")
+
+
+def look_offer(asked: Mapping[str, Any]) -> html.Div:
+    """What is there after the look at the network failed or was cancelled."""
+    said = note("What the units cost is not known yet: the look at the network did not come to its end.")
+    return html.Div([said, html.Div(_button("Look at the network", asked, "soft"), className="dv-actions")])
 
 
 def _button(text: str, asked: Mapping[str, Any], kind: str = "primary") -> html.Button:
@@ -219,7 +225,7 @@ def verify_offer(run: Run, epoch: int, names: Sequence[str], inputs: int, asked:
     """What would be measured, and what it costs."""
     sets = sum((keys.SEEDS if CRITERIA[name].drawn else 1) * len(keys.SHARES) for name in names) + 2
     seconds = pace(context().results, run, epoch)
-    time = "" if seconds is None else f", {_duration(seconds * inputs * sets * _TYPICAL)}"
+    time = "" if seconds is None else f", {_duration(seconds * inputs * sets)}"
     text = (
         f"Removes the proposal, and up to {keys.SHARES[-1]:.0%} of all units by {_count(len(names), 'criterion', 'criteria')}, counts how many of "
         f"{_count(inputs, 'input')} kept are still classified right: {sets} networks{time}."
@@ -312,6 +318,9 @@ def ablation_card(selection: Selection, run: Run, arrays: Mapping[str, np.ndarra
         taken = "" if best < 0 else f"{run.classes[best] if best < len(run.classes) else f'class {best}'} ({int((wrong == best).sum())})"
         rows.append((right[1] - right[0], run.classes[int(label)], int(own.sum()), *right, taken))
     rows.sort(key=lambda row: (row[0], row[1]))
+    # Where there are many classes, those that changed most in either direction.
+    shown = sorted(sorted(rows, key=lambda row: -abs(row[0]))[:_CLASSES], key=lambda row: (row[0], row[1]))
+    rest = len(rows) - len(shown)
     body = [
         html.Tr(
             [
@@ -327,7 +336,7 @@ def ablation_card(selection: Selection, run: Run, arrays: Mapping[str, np.ndarra
                 html.Td(taken, className="dv-small"),
             ]
         )
-        for change, name, count, old, new, taken in rows
+        for change, name, count, old, new, taken in shown
     ]
     heads = ("Class", "Inputs", "Before", "After", "Change", "", "Now taken for")
     said: list[Any] = [
@@ -338,30 +347,10 @@ def ablation_card(selection: Selection, run: Run, arrays: Mapping[str, np.ndarra
     return [
         html.P(said, role="status"),
         html.Table([html.Thead(html.Tr([html.Th(text, scope="col") for text in heads])), html.Tbody(body)], className="dv-pruning-classes"),
-        note(f"Of the inputs kept; the class that lost most stands first.{again}"),
+        note(
+            f"Of the inputs kept; the class that lost most stands first{f', {rest} classes that changed less are left out' if rest else ''}.{again}"
+        ),
     ]
-
-
-def reading() -> html.Details:
-    """How to read the view, with the papers."""
-    papers = "; ".join(criterion.citation for criterion in CRITERIA.values())
-    return html.Details(
-        [
-            html.Summary("How to read this"),
-            html.P(
-                "A dead unit is zero everywhere and can go for nothing. Units are alike where their means and their maxima over the inputs kept both "
-                "correlate above the threshold; the one that most others follow stays. Blocks are what several layers make together: they are looked "
-                "at, and nothing of them is removed. What is removed is set to zero after its normalisation and activation function, in the network "
-                "itself; nothing is trained afterwards, so a curve that falls late is a lower bound of what is possible. A layer always keeps one "
-                "unit. Saved are a unit's weights, bias and normalisation, and the weights of later layers that take it, where the trace of "
-                "the network shows them. Accuracy on inputs that were trained on falls later than on others: look at the held-out split.",
-                className="dv-note",
-            ),
-            html.P(f"O. Roy, M. Vetterli, The effective rank, EUSIPCO 2007; {papers}.", className="dv-small"),
-        ],
-        className="dv-how dv-pruning-how",
-        open=True,
-    )
 
 
 def _points(change: float) -> str:

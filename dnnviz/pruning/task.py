@@ -27,6 +27,7 @@ from dnnviz.store import Run
 
 Report = Callable[[float, float, str], object]
 
+_TELLING = 20  # variants from which their time says how long a pass takes
 _AGREE = 1e-3  # largest relative difference of logits at which exported weights do what was measured
 
 
@@ -88,6 +89,7 @@ class Bench:
         """(int64 [V, n]: the class that the network names for inputs kept, for each variant, whether only what changed was run again)."""
         program = Program(self.model, torch.from_numpy(self.run.network_inputs(inputs[: min(len(inputs), 128)])))
         found = np.empty((len(variants), len(inputs)), dtype=np.int64)
+        begun = time.perf_counter()
         total = len(inputs) * len(variants)
         for first in range(0, len(inputs), program.size):
             batch = inputs[first : first + program.size]
@@ -100,6 +102,8 @@ class Bench:
                 self.report(
                     first * len(variants) + len(batch) * (start + len(part)), total, f"Running {len(inputs):,} inputs, {len(variants)} variants"
                 )
+        if len(variants) >= _TELLING:
+            store_pace(self.results, self.run, self.epoch, (time.perf_counter() - begun) / total)
         return found, program.exact
 
 
