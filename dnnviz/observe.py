@@ -130,7 +130,6 @@ def observe(
                         "resize them to one size (torchvision's Resize and CenterCrop)."
                     )
                 reducer.start(len(batch.labels), position)
-                early.start(len(batch.labels))
                 taps.reset()
                 logits = run_network(model, batch.tensors, device, dtype, fast)
                 _check_values(reducer, layers, source, position - first)

@@ -35,9 +35,9 @@ class Test:
 
 
 TESTS = {
-    "place": Test("At one place", "largest difference of a unit at a place between training and held-out inputs, in standard errors", 4.0, 0.35),
+    "place": Test("At one place", "largest difference of a unit at a place between training and held-out inputs, in standard errors", 4.5, 0.35),
     "gap": Test("Over all units", "mean difference of the units between training and held-out inputs, in what sampling alone gives", 6.0, 0.15),
-    "spectral": Test("Some of its inputs", "largest spread of the training inputs along one direction, relative to the held-out ones", 5.5, 0.25),
+    "spectral": Test("Some of its inputs", "largest spread of the training inputs along one direction, relative to the held-out ones", 7.0, 0.25),
     "others": Test("Against other classes", "largest difference of a unit at a place from the other classes, in standard deviations", 15.0, 0.1),
     "second": Test("Against the other run", "difference over all units, relative to that in the other run", 6.0, 0.1),
 }
