@@ -23,11 +23,10 @@ from dnnviz.results import Results
 from dnnviz.store import Run
 
 VERSION = 1  # part of every key: raise it when the same question gets another answer
-CONTROLS = 3  # draws of random units beside the units that carry the difference
 SHARE = 0.8  # of the squared difference that the carrying units make up
 MOST_INPUTS = 500  # inputs that robustness and detection attack at most
 MOST_SIZES = 12
-SIZES = {"linf": (0.001, 0.002, 0.004, 0.008, 0.016, 0.031), "l2": (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)}  # unless others are asked for
+SIZES = {"linf": tuple(n / 255 for n in (0.25, 0.5, 1, 2, 4, 8)), "l2": (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)}  # unless others are asked for
 
 
 @dataclass(frozen=True)
@@ -161,7 +160,8 @@ class Attack:
     carries of its layer's; values_before, values_after: float32 [m], their activations (means over positions).
     patched: float32 [L], probability of the class seen before in the result when the maps of the layer's carrying units are put
     back to the original's; whole: float32 [L], when those of all its units are (in a network with shortcuts past the layer even
-    that need not restore everything); controls: float32 [L, 3], when those of as many units drawn at random are.
+    that need not restore everything); controls: float32 [L, r], when those of as many units drawn at
+    random are (r = 3 draws, or 1 for large pictures).
     restored: bool [L], whether the class seen before is predicted again with the carrying units put back.
     """
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dnnviz.attack.keys import CONTROLS, SHARE, AskedAttack, Attack
+from dnnviz.attack.keys import SHARE, AskedAttack, Attack
 from dnnviz.attack.patch import Inside, Patch, softmax
 from dnnviz.attack.perform import Outcome, attack
 from dnnviz.attack.registry import METHODS
@@ -20,6 +20,8 @@ from dnnviz.explain.uploads import is_upload
 
 Report = Callable[[float, float, str], object]
 _CLASSES = 6  # whose probabilities are kept at most, beside those that the attack is about
+_DRAWS = 3  # of random units beside the units that carry the difference
+_LARGE = 128 * 128  # pixels from which on one draw has to do: every patch is a pass through the network
 _ATTACKING = 0.4  # share of the work that the attack itself takes, for the bar
 
 
@@ -89,7 +91,7 @@ def _images(subject: Subject, asked: AskedAttack, pixels: np.ndarray, found: Out
         units=no_units,
         unit_layers=no_units,
         **dict.fromkeys(("unit_shares", "values_before", "values_after", "patched", "whole"), none),
-        controls=np.zeros((0, CONTROLS), np.float32),
+        controls=np.zeros((0, 1), np.float32),
         restored=np.zeros(0, bool),
     )
 
@@ -110,10 +112,11 @@ def _layers(subject: Subject, asked: AskedAttack, pixels: np.ndarray, found: Out
 
     # The same units are drawn whenever the same is asked.
     random = np.random.default_rng(_seed(asked))
+    draws = _DRAWS if pixels.shape[2] * pixels.shape[3] < _LARGE else 1
     patches = []
     for number, (units, layer) in enumerate(zip(chosen, run.layers, strict=True)):
         patches += [Patch(number, units), Patch(number, np.arange(layer.units))]
-        patches += [Patch(number, random.choice(layer.units, len(units), replace=False)) for _ in range(CONTROLS)]
+        patches += [Patch(number, random.choice(layer.units, len(units), replace=False)) for _ in range(draws)]
     alone = inside.values(pair[:1])[1]
     logits = inside.patched(
         pair[1:], alone, patches, lambda done, total: report(_ATTACKING + (1 - _ATTACKING) * done / total, 1, "Putting the units' values back")
@@ -141,7 +144,7 @@ def _layers(subject: Subject, asked: AskedAttack, pixels: np.ndarray, found: Out
         patched=back[:, 0],
         whole=back[:, 1],
         controls=back[:, 2:],
-        restored=logits[:: 2 + CONTROLS].argmax(axis=1) == before,
+        restored=logits[:: 2 + draws].argmax(axis=1) == before,
     )
 
 
@@ -153,11 +156,12 @@ def _sentence(subject: Subject, about: dict[str, Any], final: float) -> str:
     """What happened, in one or two sentences."""
     before, after = (class_name(subject.run, about[name]) for name in ("before", "after"))
     changed = f"no pixel changed by more than {about['norms']['linf_255']:.2g} of 255"
-    if about["success"] and not about["steps"]:
+    if about["success"] and about["before"] == about["after"]:
         return f"The network names {before} already; nothing had to be changed."
     if about["success"]:
-        steps = "one step" if about["steps"] == 1 else f"{about['steps']} steps"
-        return f"{before} ({_percent(about['original'])}) became {after} ({_percent(final)}) in {steps}; {changed}."
+        # A random start can fool the network before any step is taken.
+        how = "in one step" if about["steps"] == 1 else f"in {about['steps']} steps" if about["steps"] else "by the random start alone"
+        return f"{before} ({_percent(about['original'])}) became {after} ({_percent(final)}) {how}; {changed}."
     wanted = "another class" if about["target"] is None else class_name(subject.run, about["target"])
     return f"The network did not come to {wanted}: it names {after} ({_percent(final)}). Allow more steps, or a larger size where the method has one."
 

@@ -129,6 +129,19 @@ class Problem:
         self.best_length[rows[better & reached]] = size[better & reached]
         return reached
 
+    def shorten(self, halvings: int, confidence: float = 0.0) -> None:
+        """Keep what lies nearest to the image, of what still reaches the goal on the straight line between the two, by bisection."""
+        rows = self.every[self.success & (self.best_length > 0)]
+        if not len(rows):
+            return
+        originals, changes = self.images[rows], self.best[rows] - self.images[rows]
+        low, high = torch.zeros_like(self.best_length[rows]), torch.ones_like(self.best_length[rows])
+        for _ in range(halvings):
+            middle = (low + high) / 2
+            images = (originals + along(middle) * changes).clamp(0, 1)
+            reached = self.keep(images, rows, self.logits(images, rows), confidence=confidence)
+            low, high = torch.where(reached, low, middle), torch.where(reached, middle, high)
+
     def step(self, rows: torch.Tensor, logits: torch.Tensor) -> None:
         """Note what the network says after a step; rows left out stay as they were."""
         if self.history:
