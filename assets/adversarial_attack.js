@@ -140,9 +140,9 @@
       ["Strongest units", "Their cards are on the layers page"],
       ["Put back: " + before, `Probability of ${before} when these units get the original’s values back, in this layer alone; the line: as many random units`],
       ["", ""],
-    ];
+    ].slice(0, changed(known) ? 7 : 5);
     const head = page.element("tr", "", ...heads.map(([text, hint]) => Object.assign(page.element("th", "", text), { scope: "col", title: hint })));
-    const axis = page.element("tr", "adv-axis", cell(""), svgCell("", drawing(where.width, where.ticks.map((v) => page.words(where.X(v), 12, String(v), { size: 10.5, fill: dv.colour("muted"), anchor: "middle" })).join(""), "scale")), ...Array.from({ length: 5 }, () => cell("")));
+    const axis = page.element("tr", "adv-axis", cell(""), svgCell("", drawing(where.width, where.ticks.map((v) => page.words(where.X(v), 12, String(v), { size: 10.5, fill: dv.colour("muted"), anchor: "middle" })).join(""), "scale")), ...Array.from({ length: heads.length - 2 }, () => cell("")));
     axis.setAttribute("aria-hidden", "true");
     const body = page.element("tbody");
     layers.forEach((layer, i) => body.append(row(known, layer, i, where)));
@@ -169,14 +169,17 @@
       cell("adv-value", page.element("span", "dv-small", ratio(layer, layer.before) + " → "), ratio(layer, layer.after)),
       cell("adv-value", carried),
       cell("adv-units", ...links.flatMap((link, k) => (k ? [", ", link] : [link]))),
-      Object.assign(svgCell("", layer.patched === null ? "" : drawing(BACK, backMark(layer), backText(layer))), { title: layer.patched === null ? "" : backText(layer) }),
-      cell("adv-value", layer.patched === null ? "–" : page.percent(layer.patched), layer.restored ? page.element("span", "adv-back", " returns") : null),
+      !changed(known) ? null : Object.assign(svgCell("", layer.patched === null ? "" : drawing(BACK, backMark(layer), backText(layer))), { title: layer.patched === null ? "" : backText(layer) }),
+      !changed(known) ? null : cell("adv-value", layer.patched === null ? "–" : page.percent(layer.patched), layer.restored ? page.element("span", "adv-back", " returns") : null),
     );
   }
   function className(known, number) {
     const found = known.result.classes.find((entry) => entry.number === number);
     return found ? found.name : number === known.input.predicted ? known.input.seen : "class " + number;
   }
+
+  // Whether there is anything to prove: where the prediction never left its class, it cannot return.
+  const changed = (known) => known.result.about.after !== known.result.about.before;
 
   // What the table says, in sentences.
   function story(known) {
@@ -189,7 +192,7 @@
         : `The activations stay within the spread of ${of} in every layer.`,
     ];
     if (Number.isInteger(about.arrives)) found.push(`From ${layers[about.arrives].name} on they lie nearer to “${className(known, about.after)}”.`);
-    if (about.success && layers.some((layer) => layer.patched !== null)) {
+    if (changed(known) && layers.some((layer) => layer.patched !== null)) {
       const restored = layers.filter((layer) => layer.restored);
       const sure = layers.filter((layer) => layer.patched > 0.5).length;
       const random = layers.filter((layer) => layer.control > 0.5).length;
@@ -254,7 +257,8 @@
       const at = [gap, 250, 486, 560, 690, 836];
       const before = className(known, about.before);
       const head = (x, text, anchor) => page.words(x, y + 12, text, { size: 11, fill: muted, bold: true, anchor });
-      parts.push(head(at[0], "Layer"), head(at[1], "Distance from " + (about.spread === "data" ? "all inputs" : before)), head(at[3] - 6, "80 % in units", "start"), head(at[4], "Put back: " + before));
+      parts.push(head(at[0], "Layer"), head(at[1], "Distance from " + (about.spread === "data" ? "all inputs" : before)), head(at[3] - 6, "80 % in units", "start"));
+      if (changed(known)) parts.push(head(at[4], "Put back: " + before));
       y += 20;
       for (const v of where.ticks) parts.push(page.words(at[1] + where.X(v), y + 10, String(v), { size: 10, fill: muted, anchor: "middle" }));
       y += 16;
@@ -263,7 +267,7 @@
         parts.push(page.words(at[0], y + 14, layer.name + (leaves ? " (leaves here)" : ""), { bold: leaves, fill: dv.colour(leaves ? "accent" : "ink"), room: 225 }));
         parts.push(`<g transform="translate(${at[1]} ${y})">${distanceMark(layer, where)}</g>`, page.words(at[2] + 40, y + 14, ratio(layer, layer.after), { anchor: "end" }));
         parts.push(page.words(at[3], y + 14, layer.carrying ? `${layer.carrying} of ${layer.units}` : "–"));
-        if (layer.patched !== null) parts.push(`<g transform="translate(${at[4]} ${y})">${backMark(layer)}</g>`, page.words(at[5] + 28, y + 14, page.percent(layer.patched), { anchor: "end" }));
+        if (changed(known) && layer.patched !== null) parts.push(`<g transform="translate(${at[4]} ${y})">${backMark(layer)}</g>`, page.words(at[5] + 28, y + 14, page.percent(layer.patched), { anchor: "end" }));
         y += TALL;
       });
       y += 8;

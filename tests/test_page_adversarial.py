@@ -88,6 +88,8 @@ def test_what_cannot_be_attacked_or_does_not_succeed_says_so(page, new_page, liv
     attack(page, live_app.url + DIGITS + "&show=input:17&method=fgsm&fgsm-epsilon=0.001")
     page.locator(".alert", has_text="did not reach its goal").wait_for()
     assert "raise “" in page.locator(".alert li").first.inner_text()
+    # The prediction never left, so nothing is said to return.
+    assert page.locator(".adv-path tbody tr").count() == len(run.layers) and page.locator(".adv-back").count() == 0
     predicted = int(run.logits(run.epochs[-1])[17].argmax())
     page.get_by_label("Towards which class").select_option(str(predicted))
     page.locator(".dv-empty", has_text="already taken for").wait_for()
