@@ -9,6 +9,6 @@ __version__ = "0.1.0"
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=["analysis", "capture", "datasets", "explain", "models", "project", "store"],
+    submodules=["analysis", "attack", "capture", "datasets", "explain", "models", "project", "store"],
     submod_attrs={"capture": ["Recorder"], "store": ["Layer", "Run", "open_run"], "errors": ["DNNVizError", "RunError"]},
 )

@@ -450,7 +450,7 @@ def test_an_upload_is_attacked_towards_a_class(demo, digits):
 
 
 def test_robustness_falls_with_size_and_goes_on_where_it_was_cancelled(demo, digits):
-    params = {"what": "robustness", "run": "digits", "epoch": digits.epochs[-1], "method": "bim", "inputs": 40, "sizes": [0.2, 0.02, 0.08]}
+    params = {"what": "robustness", "run": "digits", "epoch": digits.epochs[-1], "method": "bim", "inputs": 40, "sizes": [0.2, 0.02, 0.1]}
     params["parameters"] = {"step": 0.01, "steps": 10}
 
     class Cancelled(Exception):
@@ -465,7 +465,7 @@ def test_robustness_falls_with_size_and_goes_on_where_it_was_cancelled(demo, dig
         task.run(demo, params, cancel)
     partial = keys.get_robustness(results_of(demo), key)
     assert partial.about["partial"] == 0.75
-    assert partial.sizes.tolist() == pytest.approx([0, 0.02, 0.08])
+    assert partial.sizes.tolist() == pytest.approx([0, 0.02, 0.1])
     told = []
     assert task.run(demo, params, lambda done, total, text="": told.append(done)) == [key]
     assert min(told[1:]) >= 3, "what was measured before is not measured again"
@@ -477,7 +477,7 @@ def test_robustness_falls_with_size_and_goes_on_where_it_was_cancelled(demo, dig
     assert (found.low <= found.accuracy).all()
     assert (found.accuracy <= found.high).all()
     assert np.bincount(digits.labels[found.inputs]).tolist() == [4] * 10
-    at = found.sizes[1]
+    at = found.sizes[2]
     rows = np.flatnonzero(found.fooled_at > 0)
     how = digits.manifest["preprocessing"]
     pixels = digits.images(found.inputs[rows])[:, :, :, :1].astype(np.float32).transpose(0, 3, 1, 2) / 255
@@ -488,7 +488,7 @@ def test_robustness_falls_with_size_and_goes_on_where_it_was_cancelled(demo, dig
         digits.labels[found.inputs[rows]],
         mean=how["mean"],
         std=how["std"],
-        epsilon=at,
+        epsilon=float(at),
         step=0.01,
         steps=10,
     )

@@ -16,6 +16,7 @@ from dnnviz.attack.rates import wilson
 from dnnviz.attack.registry import BUDGET, METHODS, STOP, Method
 from dnnviz.attack.subject import Subject
 from dnnviz.catalogue import Catalogue
+from dnnviz.errors import DNNVizError
 from dnnviz.explain.explainer import Explainer
 from dnnviz.results import Results
 from dnnviz.settings import Settings
@@ -43,10 +44,9 @@ def run(settings: Settings, params: Mapping[str, Any], report: Report) -> list[s
     many = keys.asked_many(opened, params)
     key = keys.many_key(opened, many)
     get, compute = (keys.get_robustness, _robustness) if many.what == "robustness" else (keys.get_detection, _detection)
-    before = get(results, key)
-    if _missing(before):
+    if _missing(get(results, key)):
         report(0, 1, "Building the network")
-        compute(Subject(Explainer(opened, many.epoch, results, settings.allow)), many, before, report, lambda found: keys.put(results, key, found))
+        compute(Subject(Explainer(opened, many.epoch, results, settings.allow)), many, results, key, report)
     return [key]
 
 
@@ -54,21 +54,21 @@ def _missing(found: keys.Attack | keys.Robustness | keys.Detection | None) -> bo
     return found is None or "partial" in found.about
 
 
-def _robustness(
-    subject: Subject, asked: keys.AskedMany, before: keys.Robustness | None, report: Report, store: Callable[[keys.Robustness], object]
-) -> None:
+def _robustness(subject: Subject, asked: keys.AskedMany, results: Results, key: str, report: Report) -> None:
     """Attack the inputs with one size after the other; what was stored of an earlier job that was cancelled is not done again."""
     run, method = subject.run, METHODS[asked.method]
     inputs = keys.members(run, asked.inputs)
     labels = run.labels[inputs]
     pixels = subject.kept(inputs)
-    sizes = np.concatenate([[0.0], asked.sizes])
+    # As they are stored, so that what a later job reads compares as before.
+    sizes = np.concatenate([[0.0], asked.sizes]).astype(np.float32)
+    before = keys.get_robustness(results, key)
     if before is None:
         report(0, len(sizes), "Looking at the inputs themselves")
-        fooled = np.where(subject.logits(pixels).argmax(axis=1) == labels, np.inf, 0.0)
+        fooled = np.where(subject.logits(pixels).argmax(axis=1) == labels, np.inf, 0.0).astype(np.float32)
         done, seconds = 1, 0.0
     else:
-        fooled, done, seconds = before.fooled_at.astype(np.float64), len(before.sizes), before.about["seconds"]
+        fooled, done, seconds = before.fooled_at, len(before.sizes), before.about["seconds"]
     while True:
         low, high = wilson(standing := np.array([(fooled > size).sum() for size in sizes[:done]]), len(inputs))
         accuracy = standing / len(inputs)
@@ -76,7 +76,8 @@ def _robustness(
         about["sentence"] = _robust_sentence(sizes, accuracy, low, high, len(inputs))
         if done < len(sizes):
             about["partial"] = round(done / len(sizes), 4)
-        store(keys.Robustness(about, *(np.asarray(a, np.float32) for a in (sizes[:done], accuracy, low, high)), inputs, fooled.astype(np.float32)))
+        rates = (np.asarray(each, np.float32) for each in (sizes[:done], accuracy, low, high))
+        keys.put(results, key, keys.Robustness(about, *rates, inputs, fooled))
         if done == len(sizes):
             return
         # What a smaller change fools, a larger one fools, too.
@@ -119,9 +120,7 @@ def _robust_sentence(sizes: np.ndarray, accuracy: np.ndarray, low: np.ndarray, h
     return f"{clean}; {left} ({least} to {most}) still are under this attack with changes of up to {sizes[len(accuracy) - 1]:.3g}."
 
 
-def _detection(
-    subject: Subject, asked: keys.AskedMany, before: keys.Detection | None, report: Report, store: Callable[[keys.Detection], object]
-) -> None:
+def _detection(subject: Subject, asked: keys.AskedMany, results: Results, key: str, report: Report) -> None:
     """Attack the inputs that are classified correctly, and see whether those that fool the network look different inside."""
     run, method = subject.run, METHODS[asked.method]
     inside = Inside(subject.model, subject.normalised(subject.kept(np.zeros(1, np.int64))), run.layers)
@@ -141,21 +140,21 @@ def _detection(
     clean = see(pixels, "Reading the activations of the run's inputs")
     rows = np.flatnonzero(np.isin(every, chosen) & (clean.predicted == run.labels[every]))
     if not len(rows):
-        found = None
-        originals, attacked = np.zeros(0, np.int64), clean[rows]
-    else:
-        found = attack(
-            subject.model,
-            pixels[rows],
-            method.name,
-            run.labels[every[rows]],
-            watch=lambda done, whole: report(done, whole, f"{method.title}: {len(rows)} inputs"),
-            **subject.normalisation,
-            **_with_stop(method, False),
-            **asked.parameters,
-        )
-        originals = every[rows[found.success]]
-        attacked = see(found.adversarial[found.success], "Reading the activations of what fools the network") if len(originals) else clean[rows[:0]]
+        raise DNNVizError("None of the inputs chosen is classified correctly; there is nothing that an attack could change for the worse.")
+    found = attack(
+        subject.model,
+        pixels[rows],
+        method.name,
+        run.labels[every[rows]],
+        watch=lambda done, whole: report(done, whole, f"{method.title}: {len(rows)} inputs"),
+        **subject.normalisation,
+        **_with_stop(method, False),
+        **asked.parameters,
+    )
+    originals = every[rows[found.success]]
+    attacked = clean[rows[:0]]
+    if len(originals):
+        attacked = see(found.adversarial[found.success], "Reading the activations of what fools the network")
     report(1, 1, "Fitting and measuring the detectors")
     arrays, names, papers, fitted = detect(clean, run.labels[every], every, attacked, originals, [layer.columns for layer in run.layers])
     caught = float(np.interp(0.05, arrays["false_rate"], arrays["true_rate"][0]))
@@ -168,11 +167,11 @@ def _detection(
         "tried": len(rows),
         "fooled": len(originals),
         "fitted": fitted,
-        "seconds": 0.0 if found is None else found.seconds,
+        "seconds": found.seconds,
         "sentence": f"{len(originals)} of {len(rows)} attacks fooled the network. By the Mahalanobis distance over "
         f"the layers {_percent(caught)} of them are found when one clean input in twenty is flagged.",
     }
-    store(keys.Detection(about, **arrays))
+    keys.put(results, key, keys.Detection(about, **arrays))
 
 
 def _percent(share: float) -> str:

@@ -23,8 +23,8 @@ _HALVINGS = 8  # of the way back towards the image
     citation="Carlini and Wagner, IEEE Symposium on Security and Privacy",
     year=2017,
     parameters=(
-        Parameter("searches", "Weights tried", "integer", 6, "steps of the binary search for the weight", 1, 20),
-        Parameter("steps", "Steps for each", "integer", 100, "steps of the optimiser at most for every weight", 1, 10000),
+        Parameter("searches", "Weights tried", "integer", 6, "steps of the binary search for the weight", 1, 10),
+        Parameter("steps", "Steps for each", "integer", 100, "steps of the optimiser at most for every weight", 1, 1000),
         Parameter("rate", "Learning rate", "number", 0.01, "of the optimiser (Adam)", 0.0001, 1.0),
         Parameter("weight", "First weight", "number", 0.1, "of fooling the network against keeping the change small", 0.00001, 1000.0),
         Parameter("confidence", "Confidence", "number", 0.0, "by how much the score of the class reached must win", 0.0, 100.0),

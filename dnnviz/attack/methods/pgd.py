@@ -26,7 +26,7 @@ def _register(name: str, title: str, norm: Norm, summary: str, size: float, high
             Parameter("step", "Step, share of the size", "number", 0.1, "how far a step goes, in parts of the size", 0.001, 2.0),
             Parameter("steps", "Steps", "integer", 40, "at most so many from every start", 1, 1000),
             Parameter("random_start", "Random start", "flag", True, "begin at a random place within the size, not at the image itself"),
-            Parameter("restarts", "Starts", "integer", 1, "so many starts for images that withstand", 1, 50),
+            Parameter("restarts", "Starts", "integer", 1, "so many starts for images that withstand", 1, 10),
             Parameter("stop", "Stop when reached", "flag", True, "stop at the first step that fools the network; otherwise go on and grow surer"),
             Parameter("seed", "Seed", "integer", 0, "of the random starts", 0, 2**31 - 1),
         ),
