@@ -201,7 +201,7 @@
       const clearest = best ? ` Clearest in ${best.name}: ${best.carrying} of ${best.units} units bring it from ${page.percent(about.baseline)} to ${page.percent(best.patched)}, as many random ones to ${page.percent(best.control)}.` : "";
       found.push(
         restored.length
-          ? `${random < sure ? "The proof: with" : "With"} the carrying units of a single layer put back, the network says “${before}” again in ${restored.length} of ${layers.length} layers (its probability is above 50 % in ${sure}; with as many random units in ${random}).${random < sure ? clearest : " Random units do as well: the result lies just over the boundary, and any step back is enough. A larger change tells more."}`
+          ? `${random < sure ? "The proof: with" : "With"} the carrying units of a single layer put back, the network says “${before}” again in ${restored.length} of ${layers.length} layers (its probability is above 50 % in ${sure}; with as many random units in ${random}).${random < sure ? clearest : " Random units do as well, so this proves little; an attack that goes further beyond the boundary tells more."}`
           : `With the carrying units of one layer put back the prediction does not return to “${before}” in any layer: what fools the network is spread more widely.`,
       );
     }

@@ -17,7 +17,7 @@ from dnnviz.store import Run
 from dnnviz.theme import class_colours
 
 STRONGEST = 3  # units of a layer that are named
-BINS = 32  # of the histogram of scores
+BINS = (8, 32)  # of the histogram of scores, for few and for many of them
 
 
 def told_attack(run: Run, found: Attack) -> dict[str, Any]:
@@ -151,10 +151,11 @@ def _detector(found: Detection, row: int) -> dict[str, Any]:
     every = np.concatenate([clean, attacked])
     every = every[np.isfinite(every)]
     # A few inputs far off would leave the others one bin: the scale is logarithmic where scores span more than a decade.
-    edges = np.linspace(every.min(), every.max(), BINS + 1) if len(every) and every.max() > every.min() else np.linspace(0, 1, BINS + 1)
+    bins = int(np.clip(2 * np.sqrt(len(every)), *BINS))
+    edges = np.linspace(every.min(), every.max(), bins + 1) if len(every) and every.max() > every.min() else np.linspace(0, 1, bins + 1)
     logarithmic = bool(len(every) and every.min() > 0 and every.max() > 20 * np.median(every))
     if logarithmic:
-        edges = np.geomspace(every.min(), every.max(), BINS + 1)
+        edges = np.geomspace(every.min(), every.max(), bins + 1)
     return {
         "name": found.about["detectors"][row],
         "citation": found.about["citations"][row],
