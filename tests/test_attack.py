@@ -450,7 +450,7 @@ def test_an_upload_is_attacked_towards_a_class(demo, digits):
 
 
 def test_robustness_falls_with_size_and_goes_on_where_it_was_cancelled(demo, digits):
-    params = {"what": "robustness", "run": "digits", "epoch": digits.epochs[-1], "method": "bim", "inputs": 40, "sizes": [0.2, 0.02, 0.1]}
+    params = {"what": "robustness", "run": "digits", "epoch": digits.epochs[-1], "method": "bim", "inputs": 40, "sizes": [0.1, 0.02, 0.05]}
     params["parameters"] = {"step": 0.01, "steps": 10}
 
     class Cancelled(Exception):
@@ -465,7 +465,7 @@ def test_robustness_falls_with_size_and_goes_on_where_it_was_cancelled(demo, dig
         task.run(demo, params, cancel)
     partial = keys.get_robustness(results_of(demo), key)
     assert partial.about["partial"] == 0.75
-    assert partial.sizes.tolist() == pytest.approx([0, 0.02, 0.1])
+    assert partial.sizes.tolist() == pytest.approx([0, 0.02, 0.05])
     told = []
     assert task.run(demo, params, lambda done, total, text="": told.append(done)) == [key]
     assert min(told[1:]) >= 3, "what was measured before is not measured again"
