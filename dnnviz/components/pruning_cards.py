@@ -323,7 +323,7 @@ def _reading() -> html.Details:
                 "A dead unit is zero everywhere and can go for nothing. Units are alike where their means and their maxima over the inputs kept both "
                 "correlate above the threshold; the one that most others follow stays. Blocks are what several layers make together: they are looked "
                 "at, and nothing of them is removed. What is removed is set to zero after its normalisation and activation function, in the network "
-                "itself; nothing is trained afterwards, so a curve that falls late is a lower bound of what is possible. A layer always keeps one "
+                "itself; nothing is trained afterwards, so each curve is a lower bound of what training again could keep. A layer always keeps one "
                 "unit. Saved are a unit's weights, bias and normalisation, and the weights of later layers that take it, where the trace of "
                 "the network shows them. Accuracy on inputs that were trained on falls later than on others: look at the held-out split.",
                 className="dv-note",
