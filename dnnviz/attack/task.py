@@ -73,7 +73,7 @@ def _robustness(subject: Subject, asked: keys.AskedMany, results: Results, key: 
         low, high = wilson(standing := np.array([(fooled > size).sum() for size in sizes[:done]]), len(inputs))
         accuracy = standing / len(inputs)
         about = {"method": method.name, "title": method.title, "norm": method.norm, "parameters": dict(asked.parameters), "seconds": seconds}
-        about["sentence"] = _robust_sentence(sizes, accuracy, low, high, len(inputs))
+        about["sentence"] = _robust_sentence(method, sizes, accuracy, low, high, len(inputs))
         if done < len(sizes):
             about["partial"] = round(done / len(sizes), 4)
         rates = (np.asarray(each, np.float32) for each in (sizes[:done], accuracy, low, high))
@@ -112,12 +112,14 @@ def _with_stop(method: Method, stop: bool) -> dict[str, bool]:
     return {STOP: stop} if any(parameter.name == STOP for parameter in method.parameters) else {}
 
 
-def _robust_sentence(sizes: np.ndarray, accuracy: np.ndarray, low: np.ndarray, high: np.ndarray, count: int) -> str:
+def _robust_sentence(method: Method, sizes: np.ndarray, accuracy: np.ndarray, low: np.ndarray, high: np.ndarray, count: int) -> str:
     clean = f"{_percent(accuracy[0])} of {count} inputs are classified correctly"
     if len(accuracy) == 1:
         return f"{clean}."
     left, least, most = (_percent(part[-1]) for part in (accuracy, low, high))
-    return f"{clean}; {left} ({least} to {most}) still are under this attack with changes of up to {sizes[len(accuracy) - 1]:.3g}."
+    size = float(sizes[len(accuracy) - 1])
+    how = f"of up to {255 * size:.3g} of 255 in every pixel" if method.norm == "linf" else f"of a length of up to {size:.3g}"
+    return f"{clean}; {left} ({least} to {most}) still are under this attack with changes {how}."
 
 
 def _detection(subject: Subject, asked: keys.AskedMany, results: Results, key: str, report: Report) -> None:
