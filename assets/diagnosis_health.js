@@ -66,7 +66,7 @@
   window.dash_clientside = Object.assign({}, window.dash_clientside, {
     dnnviz_health: {
       answer: function (result) {
-        if (result && result.kind === "diagnosis" && nonce && result.nonce === nonce && document.getElementById("health-heard")) {
+        if (result && result.kind === "diagnosis" && nonce && result.nonce === nonce && document.getElementById("diagnosis-health")) {
           nonce = null;
           window.dash_clientside.set_props("health-heard", { data: result });
         }
@@ -76,7 +76,7 @@
         // React puts the cards into the page after this.
         setTimeout(() => {
           const button = document.querySelector('[data-health-auto="true"]');
-          if (!button || button.disabled || document.querySelector(".dv-page").dataset.view !== "health") return;
+          if (!button || button.disabled || dv.selection.view !== "health") return;
           if (asked.has(button.dataset.healthRequest)) return;
           asked.add(button.dataset.healthRequest);
           ask(button);

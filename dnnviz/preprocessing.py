@@ -20,8 +20,8 @@ from dnnviz.store import Run
 Report = Callable[[float, float, str], object]
 
 _NORMS = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d, torch.nn.BatchNorm3d, torch.nn.SyncBatchNorm)
-_PIXELS = 200 * 64 * 64  # of all inputs tried together
-_MOST, _LEAST = 200, 20  # inputs
+_PIXELS = 500 * 32 * 32  # of all inputs tried together
+_MOST, _LEAST = 500, 20  # inputs
 _BATCH = 32
 
 

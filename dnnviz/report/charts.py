@@ -49,7 +49,9 @@ def told(value: float, unit: str = "") -> str:
         return f"{100 * value:.0f} %" if value >= 0.1 or value == 0 else f"{100 * value:.1f} %"
     if value == int(value) and abs(value) < 1e6:
         return f"{int(value):,}"
-    return f"{value:.2g}" if abs(value) < 1 or abs(value) >= 1e5 else f"{value:.3g}"
+    if 100 <= abs(value) < 1e6:
+        return f"{value:,.0f}"
+    return f"{value:.2g}" if abs(value) < 1 or abs(value) >= 1e6 else f"{value:.3g}"
 
 
 def _bars(picture: Bars, colours: Mapping[str, str], width: int) -> str:

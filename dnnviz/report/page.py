@@ -47,7 +47,7 @@ def compose(run_id: str, subject: Subject, other: tuple[str, Subject] | None = N
         *([] if versus is None else [_section(f"Against {versus.second.name}", _against(versus))]),
         _section("How each number was computed", _how()),
     ]
-    numbers = json.dumps(as_json(run_id, subject, found, versus), ensure_ascii=False).replace("</", "<\\/")
+    numbers = json.dumps(as_json(run_id, subject, found, versus), ensure_ascii=False).replace("<", "\\u003c")
     return (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
         # An icon of nothing: without it a browser asks the place that the page comes from for one.

@@ -18,7 +18,7 @@ from dnnviz.store import Run
 CAPTURED = "as captured"
 FAR = 0.2  # distance from which on another preprocessing is looked for; right ones measured 0.01 to 0.11, wrong ones 0.30 to 0.97
 STRANGE = 0.35  # distance that is worth a look even where nothing fits better
-ERRORS = 4.0  # standard errors of the paired losses from which on another preprocessing is better
+ERRORS = 3.0  # standard errors of the paired losses from which on another preprocessing is better
 GAIN = 0.1  # and by which share of the loss
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _CIFAR = ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))

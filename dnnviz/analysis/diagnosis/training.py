@@ -11,7 +11,7 @@ from dnnviz.analysis.evolution import evolution, metric_courses
 from dnnviz.errors import RunError
 
 STOPPED = 0.02  # change of a layer, as a share of the median change of all, below which it no longer learns
-MOVING = 0.01  # median change from which the network as a whole still learns
+MOVING = 0.005  # median change from which the network as a whole still learns
 RISE = 0.1  # rise of the held-out loss over its minimum, as a share, that is worth a look …
 STEEP = 0.5  # … and that needs attention
 ERRORS = 2.0  # standard errors beyond which a difference of accuracies is no chance
