@@ -21,27 +21,21 @@ def layout(**query: Any) -> html.Div:
     selection, problems = urlstate.parse(query, context().catalogue, DEFAULTS)
     if selection.run is None:
         return components.page(selection, problems, [])
-    offered = _offered()
     view = selection.extra["view"]
-    if view not in offered:
-        problems.append(f"“{view[:40]}” is no value of view; it must be one of {', '.join(offered)}.")
-        view = next(iter(offered))
+    if view not in VIEWS:
+        problems.append(f"“{view[:40]}” is no value of view; it must be one of {', '.join(VIEWS)}.")
+        view = DEFAULTS["view"]
     bar = [
         components.run_select(selection),
-        components.segmented(components.url_id("view"), offered, view, "View"),
+        components.segmented(components.url_id("view"), VIEWS, view, "View"),
         *components.epoch_controls(selection),
     ]
     centre = [
-        *[html.Div(id=f"diagnosis-{name}", className="dv-diagnosis") for name in offered],
+        *[html.Div(id=f"diagnosis-{name}", className="dv-diagnosis") for name in VIEWS],
         dcc.Store(id="health-heard"),
         *[html.Div(id=name, hidden=True) for name in ("diagnosis-drawn", "health-answered", "health-asked")],
     ]
     return components.page(selection, problems, centre, bar=bar, defaults=DEFAULTS)
-
-
-def _offered() -> dict[str, str]:
-    """The views whose component fills its place."""
-    return {name: title for name, title in VIEWS.items() if f"diagnosis-{name}.children" in dash.get_app().callback_map}
 
 
 clientside_callback(
