@@ -24,6 +24,8 @@ VIEWS = {
     "compare": ("/compare?run=digits&show=class:8&run2=digits-tampered&show2=class:8", "light"),
     "attribution": ("/attribution?run=shapes&n=6&methods=saliency,guided_backprop,grad_cam,guided_grad_cam,lrp,deeplift,feature_ablation", "light"),
     "embedding": ("/embedding?run=digits&method=umap&layer=classifier.hidden", "light"),
+    "adversarial": ("/adversarial?run=shapes&show=input:3", "light"),
+    "diagnosis": ("/diagnosis?run=digits-tampered", "light"),
     "dark": ("/?run=digits&show=class:3&layer=features.conv4&unit=0", "dark"),
 }
 
