@@ -51,7 +51,8 @@ def _left(selection: Selection, extra: dict[str, str]) -> list[Any]:
     sizes = dbc.Input(id=components.url_id("sizes"), type="text", value=extra["sizes"], debounce=True, size="sm", placeholder="as is usual")
     return [
         html.Div(
-            components.section("Class to reach", components.select("target", classes, extra["target"], "Towards which class")), className="dv-when-attack"
+            components.section("Class to reach", components.select("target", classes, extra["target"], "Towards which class")),
+            className="dv-when-attack",
         ),
         components.section(
             "Method", components.select("method", titles, extra["method"], "Method of the attack"), *[_method(name, extra) for name in METHODS]
