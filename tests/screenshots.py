@@ -29,6 +29,8 @@ VIEWS = {
     "dark": ("/?run=digits&show=class:3&layer=features.conv4&unit=0", "dark"),
 }
 
+CLICKS = {"adversarial": "Attack"}  # the button that asks for what is shown
+
 
 def main() -> int:
     from playwright.sync_api import sync_playwright
@@ -49,6 +51,8 @@ def main() -> int:
                 address, theme = VIEWS[name]
                 page = browser.new_page(viewport={"width": 1440, "height": 900}, color_scheme=theme)
                 page.goto(f"http://127.0.0.1:{listening.port}{address}")
+                if name in CLICKS:
+                    page.get_by_role("button", name=CLICKS[name], exact=True).click()
                 # A job starts a moment after the page is drawn, and what it computed is drawn a moment after it.
                 for _ in range(3):
                     page.wait_for_timeout(1500)
