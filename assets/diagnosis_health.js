@@ -4,6 +4,7 @@
   const dv = window.dnnviz;
   const none = () => window.dash_clientside.no_update;
   let nonce = null;
+  let timer = 0;
   const asked = new Set(); // what was asked for by itself: once a visit
 
   function ask(button) {
@@ -73,14 +74,15 @@
         return none();
       },
       ask: function () {
-        // React puts the cards into the page after this.
-        setTimeout(() => {
+        // React puts the cards into the page after this; who moves through the epochs asks for the one they stay at.
+        clearTimeout(timer);
+        timer = setTimeout(() => {
           const button = document.querySelector('[data-health-auto="true"]');
           if (!button || button.disabled || dv.selection.view !== "health") return;
           if (asked.has(button.dataset.healthRequest)) return;
           asked.add(button.dataset.healthRequest);
           ask(button);
-        }, 50);
+        }, 400);
         return none();
       },
     },
