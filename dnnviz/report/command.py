@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import tempfile
 from collections.abc import Callable
@@ -12,8 +11,6 @@ from pathlib import Path
 from dnnviz.errors import DNNVizError
 
 EXAMPLE = "dnnviz report data/digits-tampered --against data/digits -o report.html"
-
-log = logging.getLogger("dnnviz")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
