@@ -138,7 +138,12 @@
     // Until the server has answered to the latest choice, what is shown is not what the controls say: nothing of it can be pressed.
     host.inert = Object.keys(selection).some((key) => !BESIDE.includes(key) && selection[key] !== known.of[key]);
     if (host.inert) return none();
-    if (state.host !== host) Object.assign(state, fresh(), { host });
+    if (state.host !== host) {
+      // The same question on a page that was laid out anew: what is known of its job stays.
+      const same = known.request && state.asked === JSON.stringify(known.request);
+      const goes = document.getElementById("job-panel")?.hidden === false;
+      Object.assign(state, { ...fresh(), ...(same ? { asked: state.asked, ended: state.ended, nonce: goes ? state.nonce : null } : {}), host });
+    }
     Object.assign(state, { known, selection });
     show();
     return known.state;
@@ -170,6 +175,7 @@
       answer: function (result) {
         if (result && result.nonce === state.nonce) {
           Object.assign(state, { nonce: null, ended: result });
+          show();
           hear({ ended: result.nonce }, true);
         }
         return none();

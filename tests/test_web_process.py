@@ -89,8 +89,10 @@ def get(address: str) -> tuple[int, bytes]:
         return answer.status, answer.read()
 
 
-def test_the_web_process_loads_nothing_that_computes(start: Callable[..., Process], new_page: Callable[..., Page]) -> None:
+def test_the_web_process_greets_loads_nothing_that_computes_and_makes_no_noise(start: Callable[..., Process], new_page: Callable[..., Page]) -> None:
     app = start()
+    assert app.greeting.startswith("DNNViz (1 run) is at http://127.0.0.1:")
+    assert get(app.url + "/health") == (200, b"OK")
     page = new_page()
     page.goto(app.url + "/")
     wait_idle(page)
@@ -114,6 +116,10 @@ def test_the_web_process_loads_nothing_that_computes(start: Callable[..., Proces
     memory = psutil.Process(app.pid).memory_info().rss / 2**20
     print(f"{len(paths)} pages, web process {memory:.0f} MB")
     assert memory < 250
+    app.stop()
+    assert app.process.stdout is not None
+    rest = app.process.stdout.read()
+    assert "WARNING" not in rest and "Traceback" not in rest and "GET /health" not in rest
 
 
 def test_importing_the_app_is_quick_and_loads_nothing_that_computes(tmp_path: Path) -> None:
@@ -177,26 +183,21 @@ def test_a_projection_under_another_wsgi_server(tmp_path: Path, page: Page) -> N
         process.wait(30)
 
 
-def test_the_greeting_and_no_noise(start: Callable[..., Process]) -> None:
-    app = start()
-    assert app.greeting.startswith("DNNViz (1 run) is at http://127.0.0.1:")
-    assert get(app.url + "/health") == (200, b"OK")
-    app.stop()
-    assert app.process.stdout is not None
-    rest = app.process.stdout.read()
-    assert "WARNING" not in rest and "Traceback" not in rest and "GET /health" not in rest
+def _job(page: Page, seconds: float, nonce: int) -> None:
+    page.evaluate(
+        "([seconds, nonce]) => window.dash_clientside.set_props('job-request', {data: {kind: 'slow', page: '/', params: {seconds}, nonce}})",
+        [seconds, nonce],
+    )
 
 
-def _with_a_job(start: Callable[..., Process], page: Page) -> tuple[Process, list[psutil.Process]]:
-    app = start(tasks=True)
-    page.goto(app.url + "/")
-    wait_idle(page)
-    page.evaluate("() => window.dash_clientside.set_props('job-request', {data: {kind: 'slow', page: '/', params: {seconds: 60}, nonce: 1}})")
+def _family(app: Process, page: Page) -> list[psutil.Process]:
+    """Starts a job that lasts, and gives the processes beside that of the app."""
+    _job(page, 60, 2)
     page.wait_for_function("() => document.getElementById('job-text').textContent.startsWith('Step')")
     family = psutil.Process(app.pid).children(recursive=True)
     # The fork server, the job, and Python's resource tracker.
     assert len(family) >= 2
-    return app, family
+    return family
 
 
 def _alive(process: psutil.Process) -> bool:
@@ -207,9 +208,8 @@ def _alive(process: psutil.Process) -> bool:
         return False
 
 
-@pytest.mark.parametrize(("how", "limit"), [(signal.SIGINT, 1.0), (signal.SIGTERM, 1.0), (signal.SIGKILL, 2.0)])
-def test_the_end_of_the_app_is_the_end_of_its_jobs(start: Callable[..., Process], page: Page, how: signal.Signals, limit: float) -> None:
-    app, family = _with_a_job(start, page)
+def _ends(app: Process, family: list[psutil.Process], page: Page, how: signal.Signals, limit: float) -> None:
+    """The end of the app is the end of its jobs, without a word, and the page says so."""
     limit *= slack()
     began = time.monotonic()
     os.kill(app.pid, how)
@@ -222,21 +222,30 @@ def test_the_end_of_the_app_is_the_end_of_its_jobs(start: Callable[..., Process]
     assert not alive, f"still there {limit:.1f} s after {how.name}: {alive}"
     print(f"{how.name}: all processes gone after {took:.2f} s")
     assert app.process.stdout is not None and "Traceback" not in app.process.stdout.read()
-    # The page says that its server is gone.
     page.locator("#job-offline").wait_for(state="visible")
     page.problems.clear()  # type: ignore[attr-defined]
 
 
-def test_behind_a_proxy_with_a_prefix(start: Callable[..., Process], page: Page) -> None:
+@pytest.mark.parametrize(("how", "limit"), [(signal.SIGINT, 1.0), (signal.SIGKILL, 2.0)])
+def test_the_end_of_the_app_is_the_end_of_its_jobs(start: Callable[..., Process], page: Page, how: signal.Signals, limit: float) -> None:
+    app = start(tasks=True)
+    page.goto(app.url + "/")
+    wait_idle(page)
+    _ends(app, _family(app, page), page, how, limit)
+
+
+def test_behind_a_proxy_with_a_prefix_until_it_is_terminated(start: Callable[..., Process], page: Page) -> None:
     app = start(tasks=True, DNNVIZ_PREFIX="/tools/dnnviz/")
     assert app.url.endswith("/tools/dnnviz")
     page.goto(app.url + "/")
     wait_idle(page)
     assert page.locator("a.dv-nav-link").count()
-    page.evaluate("() => window.dash_clientside.set_props('job-request', {data: {kind: 'slow', page: '/', params: {seconds: 0.2}, nonce: 1}})")
+    _job(page, 0.2, 1)
     page.wait_for_function("() => window.dash_component_api.getLayout('job-result')?.props?.data?.ok === true")
     for link in page.locator("a.dv-nav-link").all():
         link.click()
         wait_idle(page)
         assert page.url.startswith(app.url)
         assert not page.get_by_text("404").count()
+    # The diagnosis page may have asked for a job of its own, which is part of the family as well.
+    _ends(app, _family(app, page), page, signal.SIGTERM, 1.0)
