@@ -49,7 +49,7 @@ class Cost:
 
 
 def ratios(
-    network: str = "resnet18", size: int = 224, count: int = 4, steps: int = 8, rounds: int = 5, names: Sequence[str] = tuple(METHODS)
+    network: str = "resnet18", size: int = 224, count: int = 4, steps: int = 20, rounds: int = 5, names: Sequence[str] = tuple(METHODS)
 ) -> Iterator[tuple[str, Cost | str]]:
     """(name, its cost, or the sentence that says why it is not defined for this network) of each method."""
     warnings.simplefilter("ignore")
@@ -63,8 +63,8 @@ def ratios(
         "integrated_gradients": {"steps": steps},
         "smoothgrad": {"samples": steps},
         "occlusion": {"window": size // 4, "stride": size // 8},
-        "lime": {"samples": 10 * steps},
-        "rise": {"masks": 10 * steps},
+        "lime": {"samples": 4 * steps},
+        "rise": {"masks": 4 * steps},
     }
     for name in names:
         method, chosen = METHODS[name], parameters.get(name, {})
@@ -99,7 +99,7 @@ def main() -> None:
     parser.add_argument("--network", default="resnet18")
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--inputs", type=int, default=4)
-    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     given = parser.parse_args()
