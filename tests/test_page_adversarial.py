@@ -96,12 +96,6 @@ def test_what_cannot_be_attacked_or_does_not_succeed_says_so(page, new_page, liv
     page.goto(live_app.url + DIGITS + "&show=input:17&method=magic&target=99&pgd-steps=-3")
     assert "“magic” is no value of method" in page.locator("#alerts").inner_text() and "no class “99”" in page.locator("#alerts").inner_text()
     page.locator(".dv-empty", has_text="steps is").wait_for()
-    # A long job is cancelled, and says so.
-    page.goto(live_app.url + DIGITS + "&show=input:17&pgd-epsilon=0.001&pgd-steps=1000&pgd-restarts=10")
-    page.locator(".dv-empty .dv-btn.primary").click()
-    page.locator("#job-cancel").click()
-    page.locator(".dv-empty h2", has_text="Cancelled").wait_for()
-    wait_for_jobs(page)
     # Without the network there is nothing to attack.
     write_run(tmp_path / "runs" / "numbers")
     other = new_page()
