@@ -9,13 +9,11 @@ run `shapes`). --write puts the table between the two marks in README.md; otherw
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from dnnviz.explain import METHODS
+from dnnviz.settings import ROOT
 from tests.benchmarks import attribution, attribution_masks
-
-ROOT = Path(__file__).parents[2]
-BEGIN, END = "<!-- methods: begin -->", "<!-- methods: end -->"
+from tests.benchmarks.readme import put
 
 
 def table(scenes: int, rounds: int) -> str:
@@ -48,10 +46,7 @@ def main() -> None:
     if not given.write:
         print(made)
         return
-    readme = ROOT / "README.md"
-    before, _, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    readme.write_text(f"{before}{BEGIN}\n{made}\n{END}{after}", encoding="utf-8")
+    put("methods", made)
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ from dnnviz.datasets import load
 from dnnviz.models import build
 from dnnviz.settings import ROOT
 from dnnviz.store import MANIFEST, Run, open_run
+from tests.benchmarks.readme import put
 
 KEPT = 800  # inputs kept one by one
 WORDS = {
@@ -38,7 +39,6 @@ WORDS = {
     "flip": "{:.0%} of another class labelled as it",
 }
 TITLES = {"digits": "digits", "fashion": "Fashion-MNIST", "cifar": "CIFAR-10"}
-BEGIN, END = "<!-- tampering: begin -->", "<!-- tampering: end -->"
 
 
 @dataclass(frozen=True)
@@ -238,10 +238,7 @@ def main() -> None:
     if not given.write:
         print(result)
         return
-    readme = ROOT / "README.md"
-    before, _, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    readme.write_text(f"{before}{BEGIN}\n{result}\n{END}{after}", encoding="utf-8")
+    put("tampering", result)
 
 
 if __name__ == "__main__":
