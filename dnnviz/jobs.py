@@ -116,7 +116,9 @@ class JobManager(DiskcacheManager):
         return key
 
     def job_running(self, job: str) -> bool:
-        return _alive(self.handle.get(_record(job))) is not None
+        # Dash asks this after `get_result` and gives up a job that has ended without an answer. One that ends (or is
+        # cancelled) between the two questions has its answer fetched by the next one: it runs until it was fetched.
+        return _record(job) in self.handle
 
     def terminate_job(self, job: str | None) -> None:
         """Cancel a job: its processes are killed and no result of it is shown."""
@@ -139,7 +141,9 @@ class JobManager(DiskcacheManager):
 
     def get_result(self, key: str, job: str | None) -> Any:
         # First whether it runs: a job that ends between the two looks has left its answer by the second.
-        running = self.job_running(key)
+        running = _alive(self.handle.get(_record(key))) is not None
+        if running:
+            self.handle.touch(_record(key), expire=worker.KEEP_SECONDS)  # as long as somebody asks, however long it takes
         result = self.handle.get(key, self.UNDEFINED)
         if result is self.UNDEFINED:
             record = self.handle.get(_record(key))
