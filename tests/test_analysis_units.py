@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dnnviz import store
-from dnnviz.analysis.units import effective_rank, gini, hyperactive, redundancy, silent, units
+from dnnviz.analysis.units import dead_units, effective_rank, gini, hyperactive, redundancy, units
 from tests.conftest import slack
 from tests.runs import write_run
 
@@ -43,7 +43,7 @@ def test_gini_has_its_closed_forms():
 
 def test_what_is_only_ever_negative_still_speaks():
     active, mean = np.array([0.0, 0.0, 0.5, 1.0]), np.array([0.0, -0.3, 0.2, 1.0])
-    assert silent(active, mean).tolist() == [True, False, False, False]
+    assert dead_units(active, mean).tolist() == [True, False, False, False]
 
 
 def test_hyperactive_units_fire_nearly_always_and_far_above_their_layer():

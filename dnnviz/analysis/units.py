@@ -22,7 +22,7 @@ _BLOCK = 2048  # rows of a correlation matrix at once
 class Units:
     """What is said of the U units and L layers of a snapshot.
 
-    dead: bool [U], zero on every input and position. saturated: bool [U], fires on every input (of a convolution: somewhere on it).
+    dead: bool [U], as `dead_units` has it. saturated: bool [U], fires on every input (of a convolution: somewhere on it).
     hyperactive: bool [U], fires on nearly every input with a mean far above the layer's. redundant: bool [U], follows another unit
     of its layer, its `representative` (int64 [U], global numbers; a unit's own number where it stands for itself), with `correlation`
     float32 [U] (NaN for a representative). effective_rank: float64 [L] with `full_rank` int64 [L], the largest there could be.
@@ -55,7 +55,7 @@ def units(run: Run, epoch: int, threshold: float = THRESHOLD) -> Units:
         rank[i], full[i] = effective_rank(mean[:, columns]), min(max(len(rows) - 1, 0), layer.units)
         share[i] = gini(np.abs(centre[columns]))
     return Units(
-        dead=silent(active, centre),
+        dead=dead_units(active, centre),
         saturated=active >= 1.0,
         hyperactive=hyperactive(active, centre, run.layers),
         redundant=representative != np.arange(run.units),
@@ -73,11 +73,13 @@ def even(count: int, most: int) -> np.ndarray:
     return np.unique(np.linspace(0, count - 1, min(most, count)).round().astype(np.int64)) if count else np.zeros(0, np.int64)
 
 
-def silent(active: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    """bool [U]: units that are zero on every input and position.
+def dead_units(active: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """bool [U]: units that are dead: zero on every input and at every position. The one definition that all views use.
 
-    active: share of inputs on which each is above zero somewhere; mean: over the data. What is never above zero and has mean
-    zero is zero everywhere; a unit without a rectifier behind it that is only ever negative still speaks.
+    active: float [U], share of inputs on which a unit is above zero somewhere (`run.active(epoch, layer, split)`). mean: float [U],
+    over the same inputs (`run.data_mean`), of the same shape. A unit that is never above zero and has mean zero is zero everywhere,
+    since nothing is left that could cancel. Behind a rectifier "never above zero" is the same as dead; where there is none (a layer
+    whose value is added to another's, the logits), a unit that is only ever negative speaks by being negative, and is not dead.
     """
     return (active == 0.0) & (mean == 0.0)
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from dnnviz import results
-from dnnviz.analysis.units import MOST_INPUTS, THRESHOLD, Units, even, silent, units
+from dnnviz.analysis.units import MOST_INPUTS, THRESHOLD, Units, dead_units, even, units
 from dnnviz.errors import DNNVizError
 from dnnviz.pruning import criteria
 from dnnviz.pruning.registry import CRITERIA, Material, find
@@ -98,7 +98,7 @@ def material(run: Run, epoch: int, magnitude: np.ndarray, seed: int = 0) -> Mate
         means=run.activations(epoch)[rows],
         peaks=run.activations(epoch, stat="max")[rows],
         magnitude=magnitude,
-        dead=silent(active, mean),
+        dead=dead_units(active, mean),
         seed=seed,
     )
 
