@@ -14,9 +14,9 @@ from dnnviz import components, urlstate
 from dnnviz.components.method_settings import setting, setting_defaults, setting_key, settings_given
 from dnnviz.endpoints import context
 from dnnviz.errors import DNNVizError
-from dnnviz.explain.gallery import FAMILIES, Wish, costs, first_methods, gallery, map_layers, quick_methods
+from dnnviz.explain.gallery import Wish, costs, first_methods, gallery, map_layers, quick_methods
 from dnnviz.explain.plan import MOST_TARGETS, resolve_target, target_name
-from dnnviz.explain.registry import METHODS
+from dnnviz.explain.registry import FAMILIES, METHODS
 from dnnviz.store import Run
 from dnnviz.urlstate import Selection
 

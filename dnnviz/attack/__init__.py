@@ -3,10 +3,10 @@
 `METHODS` can be read without importing torch; `attack` imports it when called. A method is one file in `methods`.
 """
 
-from dnnviz.attack.methods import load_all
+from dnnviz.attack import methods
 from dnnviz.attack.perform import Outcome, attack
 from dnnviz.attack.registry import METHODS, Method
 
-load_all()
+METHODS.load(methods, lambda method: (method.year, method.title))
 
 __all__ = ["METHODS", "Method", "Outcome", "attack"]

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from dnnviz.errors import DNNVizError
-from dnnviz.explain.methods import load_all
 from dnnviz.explain.plan import (
     TOP,
     about_tile,
@@ -34,10 +33,6 @@ from dnnviz.store import Run
 _QUICK = 1_000_000
 # Those among them that a gallery opens with: one or two of each family, so that it fits a window.
 _FIRST = ("saliency", "smoothgrad", "integrated_gradients", "grad_cam", "lrp", "occlusion")
-
-FAMILIES = {"gradient": "Gradient", "activation": "Activation", "relevance": "Relevance", "perturbation": "Perturbation"}
-
-load_all()
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,7 @@ def order(criterion: Criterion, material: Material, allowed: np.ndarray) -> np.n
 
     The unit of every layer with the highest score never goes: a layer without any unit passes nothing on.
     """
-    score = np.where(allowed, criterion.score(material), np.inf)
+    score = np.where(allowed, criterion.compute(material), np.inf)
     may = allowed.copy()
     for layer in material.layers:
         if allowed[layer.columns].all():

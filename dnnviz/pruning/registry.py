@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from dnnviz.errors import DNNVizError
+from dnnviz.registry import Entry, Registry
 from dnnviz.store import Layer
 
 
@@ -31,39 +30,17 @@ class Material:
     seed: int = 0
 
 
-@dataclass(frozen=True)
-class Criterion:
+@dataclass(frozen=True, kw_only=True)
+class Criterion(Entry):
     """A way to say which units matter least.
 
-    summary: one line in the user's terms. citation: the paper it comes from. drawn: it draws at random and is repeated with
-    several seeds. score: material → float [U], comparable between layers; the lowest goes first.
+    citation: the paper it comes from. drawn: it draws at random and is repeated with several seeds.
+    compute: material → float [U], comparable between layers; the lowest goes first.
     """
 
-    name: str
-    title: str
-    summary: str
     citation: str
-    drawn: bool
-    score: Callable[[Material], np.ndarray]
+    drawn: bool = False
 
 
-CRITERIA: dict[str, Criterion] = {}
-
-
-def register(
-    name: str, *, title: str, summary: str, citation: str, drawn: bool = False
-) -> Callable[[Callable[[Material], np.ndarray]], Callable[[Material], np.ndarray]]:
-    """Enter the decorated function into CRITERIA under `name`."""
-
-    def enter(score: Callable[[Material], np.ndarray]) -> Callable[[Material], np.ndarray]:
-        CRITERIA[name] = Criterion(name, title, summary, citation, drawn, score)
-        return score
-
-    return enter
-
-
-def find(name: str) -> Criterion:
-    """The criterion with this name; raises DNNVizError listing those there are."""
-    if name not in CRITERIA:
-        raise DNNVizError(f"There is no criterion {name!r} (there are: {', '.join(CRITERIA)}).")
-    return CRITERIA[name]
+CRITERIA: Registry[Criterion] = Registry(Criterion, "criterion")
+register, find = CRITERIA.register, CRITERIA.find

@@ -81,7 +81,7 @@ def ratios(
                 model,
                 inputs,
                 passes,
-                gradient=method.to_pixels,
+                gradient=method.backward,
                 # The passes of relevance see the same inputs through other weights, one set after the other.
                 together=method.family != "relevance",
             ),

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     title="Basic iterative method",
     norm="linf",
     summary="Fast gradient sign in small steps, each from where the last one led; no pixel leaves its budget.",
-    citation="Kurakin et al., ICLR workshop 2017, arXiv",
+    paper="Kurakin et al., ICLR workshop 2017, arXiv",
     year=2016,
     parameters=(
         Parameter("epsilon", "Size", "number", 0.03, "by how much a pixel may change at most (black is 0, white is 1)", 0.0, 1.0),

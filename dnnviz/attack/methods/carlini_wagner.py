@@ -20,7 +20,7 @@ _HALVINGS = 8  # of the way back towards the image
     title="Carlini–Wagner",
     norm="l2",
     summary="Minimises the length of the change and the lead of the class at once, and searches the weight between the two; slow and strong.",
-    citation="Carlini and Wagner, IEEE Symposium on Security and Privacy",
+    paper="Carlini and Wagner, IEEE Symposium on Security and Privacy",
     year=2017,
     parameters=(
         Parameter("searches", "Weights tried", "integer", 6, "steps of the binary search for the weight", 1, 10),

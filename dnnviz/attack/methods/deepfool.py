@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     title="DeepFool",
     norm="l2",
     summary="Looks for the nearest boundary: takes the network as linear around the image, steps just over its nearest edge, and repeats.",
-    citation="Moosavi-Dezfooli et al., CVPR",
+    paper="Moosavi-Dezfooli et al., CVPR",
     year=2016,
     parameters=(
         Parameter("steps", "Steps at most", "integer", 50, "it stops as soon as the boundary is crossed", 1, 500),

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     title="Fast gradient sign (FGSM)",
     norm="linf",
     summary="Changes every pixel by the same amount, up or down, whichever raises the loss: one step.",
-    citation="Goodfellow et al., ICLR",
+    paper="Goodfellow et al., ICLR",
     year=2015,
     parameters=(Parameter("epsilon", "Size", "number", 0.03, "by how much every pixel changes (black is 0, white is 1)", 0.0, 1.0),),
     passes=lambda parameters: 3,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     title="Gradient ascent to a class",
     norm="l2",
     summary="Steps of one length along the gradient of a class's score, until the network names the class (without a target: the runner-up).",
-    citation="Szegedy et al., ICLR; in this form in Stanford's course CS231n",
+    paper="Szegedy et al., ICLR; in this form in Stanford's course CS231n",
     year=2014,
     parameters=(
         Parameter("step", "Length of a step", "number", 0.1, "Euclidean length of each step, with pixels from 0 to 1", 0.001, 10.0),

@@ -19,7 +19,7 @@ def _register(name: str, title: str, norm: Norm, summary: str, size: float, high
         title=title,
         norm=norm,
         summary=summary,
-        citation="Madry et al., ICLR",
+        paper="Madry et al., ICLR",
         year=2018,
         parameters=(
             Parameter("epsilon", "Size", "number", size, what, 0.0, highest),

@@ -29,7 +29,7 @@ _NONE = (
     title="Attention rollout",
     family="activation",
     summary="How much of each patch reaches the class token of a vision transformer through all its layers; does not depend on the class.",
-    citation="Abnar, Zuidema: Quantifying attention flow in transformers. ACL",
+    paper="Abnar, Zuidema: Quantifying attention flow in transformers. ACL",
     year=2020,
     parameters=(
         Parameter(

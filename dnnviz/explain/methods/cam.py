@@ -32,7 +32,7 @@ _UNDEFINED = (
     title="CAM",
     family="activation",
     summary="What each place of the last feature maps adds to the score; adds up exactly, where a network ends in pooling and one linear layer.",
-    citation="Zhou, Khosla, Lapedriza, Oliva, Torralba: Learning deep features for discriminative localization. CVPR",
+    paper="Zhou, Khosla, Lapedriza, Oliva, Torralba: Learning deep features for discriminative localization. CVPR",
     year=2016,
 )
 def cam(question: Question) -> Answer:

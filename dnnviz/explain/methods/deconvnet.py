@@ -17,7 +17,7 @@ _WHY = "The network has ReLUs, so the map is another one than the plain gradient
     title="Deconvolution",
     family="gradient",
     summary="The score projected back to the pixels through a deconvolution network; what the units look for, hardly specific to the class.",
-    citation="Zeiler, Fergus: Visualizing and understanding convolutional networks. ECCV",
+    paper="Zeiler, Fergus: Visualizing and understanding convolutional networks. ECCV",
     year=2014,
     signed=False,
 )

@@ -19,7 +19,7 @@ _GAP = 0.05  # completeness error above which the map is no split of the score's
     title="DeepLIFT",
     family="relevance",
     summary="How much each pixel's difference from a neutral picture changes the score, in one comparison; adds up to the whole change.",
-    citation="Shrikumar, Greenside, Kundaje: Learning important features through propagating activation differences. ICML",
+    paper="Shrikumar, Greenside, Kundaje: Learning important features through propagating activation differences. ICML",
     year=2017,
     parameters=(
         Parameter(

@@ -21,7 +21,7 @@ _WHY = (
     title="Eigen-CAM",
     family="activation",
     summary="What stands out in the feature maps of a layer; does not depend on the class, and needs no gradient.",
-    citation="Muhammad, Yeasin: Eigen-CAM. IJCNN",
+    paper="Muhammad, Yeasin: Eigen-CAM. IJCNN",
     year=2020,
     parameters=(
         Parameter("centred", "Centred", "flag", False, "subtract each channel's mean first, as some libraries do; off is the paper's definition"),

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     title="Superpixel ablation",
     family="perturbation",
     summary="How far the score falls when a piece of the picture that hangs together is covered; blue where it rises.",
-    citation="Achanta, Shaji, Smith, Lucchi, Fua, Süsstrunk: SLIC superpixels. PAMI",
+    paper="Achanta, Shaji, Smith, Lucchi, Fua, Süsstrunk: SLIC superpixels. PAMI",
     year=2012,
     parameters=(SEGMENTS, FILL),
     passes=lambda parameters, shape: min(parameters["segments"], shape[1] * shape[2]),

@@ -22,7 +22,7 @@ _GAP = 1e-3  # completeness error above which the map is marked; rounding is far
     title="Full-gradient",
     family="gradient",
     summary="Where the pixels, and the biases of every layer, take part in the score; in a ReLU network nothing of the score is left out.",
-    citation="Srinivas, Fleuret: Full-gradient representation for neural network visualization. NeurIPS",
+    paper="Srinivas, Fleuret: Full-gradient representation for neural network visualization. NeurIPS",
     year=2019,
     parameters=(
         Parameter("rescale", "Layers alike", "flag", True, "bring each layer to 0…1 first, as the paper does; off keeps its share of the score"),

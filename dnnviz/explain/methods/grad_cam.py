@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     title="Grad-CAM",
     family="activation",
     summary="Where the feature maps of a layer argue for the class; coarse, and specific to the class.",
-    citation="Selvaraju et al.: Grad-CAM. ICCV",
+    paper="Selvaraju et al.: Grad-CAM. ICCV",
     year=2017,
     needs_layer=True,
     signed=False,

@@ -18,7 +18,7 @@ _WHY = "The network has ReLUs, so the guided map is another one than the plain g
     title="Guided backprop",
     family="gradient",
     summary="The gradient along paths on which every unit argues for the class; sharp, but depends little on the class.",
-    citation="Springenberg, Dosovitskiy, Brox, Riedmiller: Striving for simplicity. ICLR workshop",
+    paper="Springenberg, Dosovitskiy, Brox, Riedmiller: Striving for simplicity. ICLR workshop",
     year=2015,
     signed=False,
 )

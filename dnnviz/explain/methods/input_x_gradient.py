@@ -17,7 +17,7 @@ _WHY = "The first-order share of each pixel in the score; it adds up to the whol
     title="Input × gradient",
     family="gradient",
     summary="How far each pixel, as far as it differs from the mean colour, pushes the score up or down.",
-    citation="Shrikumar, Greenside, Shcherbina, Kundaje: Not just a black box. arXiv",
+    paper="Shrikumar, Greenside, Shcherbina, Kundaje: Not just a black box. arXiv",
     year=2016,
 )
 def input_x_gradient(question: Question) -> Answer:

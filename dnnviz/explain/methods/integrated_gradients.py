@@ -19,7 +19,7 @@ _GAP = 0.05  # completeness error above which the map is marked
     title="Integrated gradients",
     family="gradient",
     summary="How much each pixel adds to the score on the way from a neutral picture to this one; adds up to the whole change.",
-    citation="Sundararajan, Taly, Yan: Axiomatic attribution for deep networks. ICML",
+    paper="Sundararajan, Taly, Yan: Axiomatic attribution for deep networks. ICML",
     year=2017,
     parameters=(
         Parameter("steps", "Steps", "integer", 50, "points on the path; more make the completeness gap smaller", low=2, high=500),

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     title="Layer-CAM",
     family="activation",
     summary="Where units of a layer are active and argue for the class, place by place; fine maps from early layers.",
-    citation="Jiang, Zhang, Hou, Cheng, Wei: LayerCAM. IEEE Transactions on Image Processing",
+    paper="Jiang, Zhang, Hou, Cheng, Wei: LayerCAM. IEEE Transactions on Image Processing",
     year=2021,
     needs_layer=True,
     signed=False,

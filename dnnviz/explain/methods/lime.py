@@ -24,7 +24,7 @@ _FEW = "There are no more samples than pieces, so the linear model fits whatever
     title="LIME",
     family="perturbation",
     summary="How much each piece of the picture adds to the score, by a linear model of what happens when random pieces are covered.",
-    citation="Ribeiro, Singh, Guestrin: Why should I trust you? KDD",
+    paper="Ribeiro, Singh, Guestrin: Why should I trust you? KDD",
     year=2016,
     parameters=(
         SEGMENTS,

@@ -34,7 +34,7 @@ def _passes(parameters: dict[str, Any], shape: tuple[int, int, int]) -> int:
     title="LRP",
     family="relevance",
     summary="The score handed back layer by layer to what contributed to it, until it lies on the pixels.",
-    citation="Bach, Binder, Montavon et al.: On pixel-wise explanations by layer-wise relevance propagation. PLoS ONE",
+    paper="Bach, Binder, Montavon et al.: On pixel-wise explanations by layer-wise relevance propagation. PLoS ONE",
     year=2015,
     parameters=(
         Parameter(

@@ -54,7 +54,7 @@ def _passes(parameters: Mapping[str, Any], shape: Shape) -> int:
     title="Occlusion",
     family="perturbation",
     summary="How far the score falls when a window of the picture is covered; blue where it rises.",
-    citation="Zeiler, Fergus: Visualizing and understanding convolutional networks. ECCV",
+    paper="Zeiler, Fergus: Visualizing and understanding convolutional networks. ECCV",
     year=2014,
     parameters=(
         Parameter("window", "Window", "integer", 0, "side of the cover in pixels; 0: a seventh of the picture", low=0, high=512),

@@ -23,7 +23,7 @@ _SHOWN = 0.5  # probability that a cell is shown
     title="RISE",
     family="perturbation",
     summary="The mean score of random soft views that show a pixel, against that of all views; blue where showing it hurts.",
-    citation="Petsiuk, Das, Saenko: RISE. BMVC",
+    paper="Petsiuk, Das, Saenko: RISE. BMVC",
     year=2018,
     parameters=(
         Parameter("masks", "Masks", "integer", 1000, "random views that are tried; more make the map calmer", low=2, high=10000),

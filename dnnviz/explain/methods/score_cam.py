@@ -29,7 +29,7 @@ def _passes(parameters: Mapping[str, Any], shape: object) -> int:
     title="Score-CAM",
     family="activation",
     summary="Feature maps of a layer, weighted by the score when only what each of them covers is seen; needs no gradient.",
-    citation="Wang, Wang, Du, Yang, Zhang, Ding, Mardziel, Hu: Score-CAM. CVPR workshop",
+    paper="Wang, Wang, Du, Yang, Zhang, Ding, Mardziel, Hu: Score-CAM. CVPR workshop",
     year=2020,
     parameters=(
         Parameter(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     title="SmoothGrad",
     family="gradient",
     summary="How strongly the score reacts to each pixel on average, seen through noise; calmer than the plain gradient.",
-    citation="Smilkov, Thorat, Kim, Viégas, Wattenberg: SmoothGrad. arXiv",
+    paper="Smilkov, Thorat, Kim, Viégas, Wattenberg: SmoothGrad. arXiv",
     year=2017,
     parameters=(
         Parameter("samples", "Samples", "integer", 25, "noisy copies of the input; more make the map calmer", low=2, high=200),
