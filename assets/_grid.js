@@ -73,6 +73,7 @@
     // host: an element inside a scrolling .dv-centre.
     // options: onPick(layer name, unit, panel), onFold(Set of folded stages and blocks), tip(layer, unit, panel) → html,
     // meta(layer) → text under the name, labelWidth, sideWidth, sideTitle, fit (as high as its rows, for more below it),
+    // scroller: the element that scrolls the grid, where it is not .dv-centre,
     // rowHeight and rowGap (rows lower than 30 px have their name only), cellHeight (0: cells are square), strong(layer) → "strong", "alarm" or "".
     constructor(host, options) {
       this.host = host;
@@ -86,6 +87,7 @@
       this.line = 0; // units in a line; 0: as many as fit
       this.side = null; // layer name → {share, text, hint, faint}
       this.picked = null;
+      this.chosen = null; // Uint8Array [U]: units that are outlined beside the picked one, or null
       this.hovered = null;
       this.rows = [];
       host.classList.add("dv-grid");
@@ -98,7 +100,7 @@
       this.labels.className = "dv-grid-labels";
       host.append(this.canvas, this.labels);
       this.tip = document.querySelector(".dv-tip") || document.body.appendChild(Object.assign(document.createElement("div"), { className: "dv-tip" }));
-      this.scroller = host.closest(".dv-centre") || host.parentElement;
+      this.scroller = this.options.scroller || host.closest(".dv-centre") || host.parentElement;
       this.onScroll = () => this.request();
       this.scroller.addEventListener("scroll", this.onScroll, { passive: true });
       this.resize = new ResizeObserver(() => this.layout());
@@ -380,8 +382,26 @@
         context.lineWidth = width;
         this.panels.forEach((_, p) => context.strokeRect(this.panelLeft[p] + box.x - 1, box.y - 1, size + 2, this.tall(size) + 2));
       };
+      if (this.chosen) {
+        context.strokeStyle = tables.ink;
+        context.lineWidth = this.pitch > 9 ? 2 : 1;
+        for (const row of this.rows) {
+          if (row.y + row.height < top || row.y > top + this.view) continue;
+          this.each(row, (x, y, at) => this.chosen[at] && context.strokeRect(x, y, size, this.tall(size)));
+        }
+      }
       outline(this.hovered, tables.muted, 1);
       outline(this.picked && this.picked.unit !== null ? this.picked : null, tables.ink, 2);
+    }
+
+    // Calls visit(x, y, global number) for every cell of a row, in every panel.
+    each(row, visit) {
+      for (const left of this.panelLeft) {
+        for (let i = 0; i < row.layer.units; i++) {
+          const at = this.order ? this.order[row.layer.offset + i] : row.layer.offset + i;
+          visit(left + (i % this.columns) * this.pitch, row.top + Math.floor(i / this.columns) * this.pitchY, at);
+        }
+      }
     }
 
     cellSize() {
@@ -585,6 +605,9 @@
       }
       for (const [colour, pieces] of paths) out.push(`<path fill="${colour}" d="${pieces.join("")}"/>`);
       out.push(...corners);
+      const frames = [];
+      if (this.chosen) for (const row of this.rows) this.each(row, (x, y, at) => this.chosen[at] && frames.push(`M${x.toFixed(1)} ${y}h${size}v${this.tall(size)}h-${size}z`));
+      if (frames.length) out.push(`<path fill="none" stroke="${ink}" stroke-width="${this.pitch > 9 ? 2 : 1}" d="${frames.join("")}"/>`);
       return { svg: out.join(""), width: this.width, height: this.height };
     }
   };

@@ -19,14 +19,6 @@
       button.textContent = "Computing…";
       ask(JSON.parse(button.dataset.pruningRequest));
     }
-    if (event.target.closest("[data-pruning-add]")) {
-      // All units of a layer that prefer a class, behind what is named already.
-      const chosen = (id) => document.getElementById(id);
-      const label = chosen("pruning-prefer");
-      const text = chosen("pruning-of").value + ":prefers " + label.value;
-      const before = (dv.selection.ablate || "").trim().replace(/;$/, "");
-      if (!before.split(/;\s*/).includes(text)) dv.set("ablate", before ? before + "; " + text : text);
-    }
   });
 
   // -- the picture --------------------------------------------------------------------------------------------------
@@ -106,6 +98,10 @@
           waiting.delete(result.nonce);
           if (document.getElementById("pruning-layers")) window.dash_clientside.set_props("pruning-heard", { data: { ...result, what } });
         }
+        return none();
+      },
+      grid: function (selection, told) {
+        if (selection && selection.run && selection.view === "pruning" && document.getElementById("pruning-grid")) dv.pruning.draw(selection, told).catch((error) => dv.toast(error.message));
         return none();
       },
       need: function (request) {

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from flask import Blueprint, Flask, Response, jsonify, request, send_file
 
+from dnnviz.analysis.units import units
 from dnnviz.endpoints import context
 from dnnviz.errors import DNNVizError
 from dnnviz.pruning import keys
@@ -24,6 +25,7 @@ def register(server: Flask, prefix: str = "/") -> None:
     blueprint.add_url_rule("/<run_id>/units.csv", view_func=table)
     blueprint.add_url_rule("/<run_id>/units.json", view_func=listed)
     blueprint.add_url_rule("/<run_id>/weights.pt", view_func=weights)
+    blueprint.add_url_rule("/<run_id>/facts.json", view_func=facts)
     blueprint.register_error_handler(DNNVizError, lambda error: (jsonify(error=str(error)), 404))
     server.register_blueprint(blueprint, url_prefix=prefix + "pruning-data")
 
@@ -68,6 +70,24 @@ def weights(run_id: str) -> Response:
     if array is None:
         raise DNNVizError("These weights are not, or no longer, in the cache; make them again on the pruning view.")
     return _file(array.tobytes(), "application/octet-stream", f"dnnviz-{run_id}-epoch{epoch}-{kind}.pt")
+
+
+def facts(run_id: str) -> Response:
+    """What is said of every unit, in lists [U]; query: epoch, threshold.
+
+    kinds: the names of `keys.KINDS` that hold, as a sum of 1, 2, 4, … in their order. follows: the number in its layer of the unit that
+    a redundant one follows, −1 for others, with `correlation`. prefers: the class over which its mean is largest, −1: none.
+    """
+    run, epoch, want = _asked(run_id)
+    said = units(run, epoch, want.threshold)
+    kinds = sum(getattr(said, kind).astype(int) << i for i, kind in enumerate(keys.KINDS))
+    first = np.repeat([layer.offset for layer in run.layers], [layer.units for layer in run.layers])
+    return jsonify(
+        kinds=kinds.tolist(),
+        follows=np.where(said.redundant, said.representative - first, -1).tolist(),
+        correlation=np.nan_to_num(said.correlation).round(2).astype(float).tolist(),
+        prefers=np.concatenate([keys.preferred(run, epoch, layer) for layer in run.layers]).tolist(),
+    )
 
 
 def _asked(run_id: str) -> tuple[Run, int, Proposal]:

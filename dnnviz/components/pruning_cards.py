@@ -22,6 +22,7 @@ from dnnviz.explain.plan import obstacle
 from dnnviz.pruning import keys
 from dnnviz.pruning.keys import Proposal
 from dnnviz.pruning.registry import CRITERIA
+from dnnviz.pruning.saved import Costs
 from dnnviz.store import Run
 from dnnviz.urlstate import Selection
 
@@ -62,7 +63,18 @@ def register(app: Dash) -> None:
     app.callback(Output("pruning-curve", "children"), Input("selection", "data"), Input("pruning-heard", "data"), Input("theme-store", "data"))(
         _curve
     )
-    app.callback(Output("pruning-ablation", "children"), Input("selection", "data"), Input("pruning-heard", "data"))(_ablation)
+    app.callback(
+        Output("pruning-ablation", "children"),
+        Output("pruning-chosen", "data"),
+        Input("selection", "data"),
+        Input("pruning-heard", "data"),
+    )(_ablation)
+    app.clientside_callback(
+        ClientsideFunction("dnnviz_pruning", "grid"),
+        Output("pruning-drawn", "children"),
+        Input("selection", "data"),
+        Input("pruning-chosen", "data"),
+    )
     # What a job says goes on by way of the browser: in Dash's graph of callbacks, what hangs on a job waits until it has ended.
     app.clientside_callback(
         ClientsideFunction("dnnviz_pruning", "answer"),
@@ -100,47 +112,80 @@ def _frame(view: str | None, search: str | None, data: Mapping[str, str] | None)
     options = [{"label": criterion.title, "value": name} for name, criterion in CRITERIA.items()]
     return [
         dcc.Store(id={"type": "url-defaults", "page": "pruning"}, data=PLAIN),
-        *[dcc.Store(id=f"pruning-{name}") for name in ("heard", "need", "layers-shown")],
-        _part("Units of every layer", html.Div(id="pruning-layers")),
-        _part(
-            "What could go",
-            html.Div(
-                [
-                    _select("Units to remove", "prune", which, given["prune"]),
-                    _select("Correlation from which units are alike", "prune-alike", alike, given["prune-alike"], when="redundant"),
-                    _select("Share", "prune-share", SHARES, given["prune-share"], when="criterion"),
-                ],
-                className="dv-pruning-bar",
-            ),
-            html.Div(id="pruning-proposal"),
+        *[dcc.Store(id=f"pruning-{name}") for name in ("heard", "need", "layers-shown", "chosen")],
+        html.Div(
+            [
+                html.Div(
+                    [
+                        _part("Units of every layer", html.Div(id="pruning-layers")),
+                        _part(
+                            "What could go",
+                            html.Div(
+                                [
+                                    _select("Units to remove", "prune", which, given["prune"]),
+                                    _select("Correlation from which units are alike", "prune-alike", alike, given["prune-alike"], when="redundant"),
+                                    _select("Share", "prune-share", SHARES, given["prune-share"], when="criterion"),
+                                ],
+                                className="dv-pruning-bar",
+                            ),
+                            html.Div(id="pruning-proposal"),
+                        ),
+                        _part(
+                            "Does it hold?",
+                            html.Div(
+                                [
+                                    html.Div(
+                                        dbc.Checklist(id=url_id("prune-by"), options=options, value=names, inline=True),
+                                        role="group",
+                                        **{"aria-label": "Criteria"},
+                                    ),
+                                    _select("Number of inputs", "prune-most", MOST, given["prune-most"]),
+                                    _select("Split", "prune-on", splits, given["prune-on"]) if len(run.splits) > 1 else None,
+                                ],
+                                className="dv-pruning-bar",
+                            ),
+                            html.Div(id="pruning-curve"),
+                        ),
+                    ]
+                ),
+                html.Div([_part("Switch units off", *_bench(run, given)), _reading()]),
+            ],
+            className="dv-pruning",
         ),
-        _part(
-            "Does it hold?",
-            html.Div(
-                [
-                    html.Div(
-                        dbc.Checklist(id=url_id("prune-by"), options=options, value=names, inline=True), role="group", **{"aria-label": "Criteria"}
-                    ),
-                    _select("Number of inputs", "prune-most", MOST, given["prune-most"]),
-                    _select("Split", "prune-on", splits, given["prune-on"]) if len(run.splits) > 1 else None,
-                ],
-                className="dv-pruning-bar",
-            ),
-            html.Div(id="pruning-curve"),
-        ),
-        _part("Switch units off", *_bench(run, given), html.Div(id="pruning-ablation")),
-        _reading(),
-        html.Div([html.Div(id="pruning-answered"), html.Div(id="pruning-needed")], hidden=True),
+        html.Div([html.Div(id=f"pruning-{name}") for name in ("answered", "needed", "drawn")], hidden=True),
     ]
 
 
 def _bench(run: Run, given: Mapping[str, str]) -> list[Any]:
-    """The controls of the ablation bench: the units as a text, and what adds a class's units to it."""
-    layers = [{"label": layer.name, "value": layer.name} for layer in run.layers]
+    """The ablation bench: the grid in which units are chosen, what chooses many at once, the units as a text, and what came out."""
+    layers = [{"label": "every layer", "value": "*"}, *[{"label": layer.name, "value": layer.name} for layer in run.layers]]
+    kinds = {"prefers": "that prefer", **{kind: f"that {text}" for kind, text in keys.KINDS.items()}, "all": "that there are"}
     classes = [{"label": name, "value": str(i)} for i, name in enumerate(run.classes)]
     field = dbc.Input(id=url_id("ablate"), value=given["ablate"], debounce=True, placeholder=f"{run.layers[0].name}:0,2-4")
     last = run.layers[-2 if len(run.layers) > 1 else -1].name
     return [
+        note(
+            "Click units to choose them, drag or click with Shift for a range, click a layer's name for all of it. By keyboard: arrows move, "
+            "Space chooses, Shift with arrows a range."
+        ),
+        html.Div(
+            [
+                html.Span("All units of", className="dv-small"),
+                labelled("Layer", dbc.Select(id="pruning-of", options=layers, value=last)),
+                labelled(
+                    "Kind", dbc.Select(id="pruning-kind", options=[{"label": text, "value": name} for name, text in kinds.items()], value="prefers")
+                ),
+                html.Div(labelled("Class", dbc.Select(id="pruning-prefer", options=classes, value="0")), className="dv-pruning-prefer"),
+                html.Button("Add", className="dv-btn small", type="button", **{"data-pruning-add": ""}),
+                html.Button("Choose none", className="dv-btn small", type="button", **{"data-pruning-clear": ""}),
+            ],
+            className="dv-pruning-bar",
+        ),
+        html.Div(html.Div(id="pruning-grid"), id="pruning-scroll", className="dv-pruning-grid"),
+        html.Div(
+            [html.Span("", id="pruning-count", role="status"), html.Span(id="pruning-legend", className="dv-legend")],
+            className="dv-pruning-count",
+        ),
         html.Div(
             [
                 html.Div(labelled("Units", field), className="field"),
@@ -148,16 +193,7 @@ def _bench(run: Run, given: Mapping[str, str]) -> list[Any]:
             ],
             className="dv-pruning-bar",
         ),
-        html.Div(
-            [
-                html.Span("All units of", className="dv-small"),
-                labelled("Layer", dbc.Select(id="pruning-of", options=layers, value=last)),
-                html.Span("that prefer", className="dv-small"),
-                labelled("Class", dbc.Select(id="pruning-prefer", options=classes, value="0")),
-                html.Button("Add", className="dv-btn small", type="button", **{"data-pruning-add": ""}),
-            ],
-            className="dv-pruning-bar",
-        ),
+        html.Div(id="pruning-ablation"),
     ]
 
 
@@ -174,106 +210,129 @@ def _select(text: str, key: str, options: Mapping[str, str], value: str, when: s
 # -- what is filled in -----------------------------------------------------------------------------------------------
 
 
-def _chosen(data: Mapping[str, str] | None) -> tuple[Selection, Run] | None:
-    """The selection, where the view is this one and its controls have spoken."""
+class _View:
+    """What the callbacks look at: the selection with its run, and what a job has just said."""
+
+    def __init__(self, selection: Selection, run: Run, heard: Mapping[str, Any] | None) -> None:
+        self.selection, self.run, self.epoch = selection, run, selection.epoch
+        # A failure is told once, when it happens; another choice has nothing to do with it.
+        self.heard = (heard or {}) if dash.ctx.triggered_id == "pruning-heard" else {}
+        self.problem = obstacle(run, selection.epoch, context().settings.allow, _NEEDS)
+        self.threshold = _threshold(selection)
+        self.digest = run.digest(selection.epoch)
+
+    def told(self, what: str) -> bool:
+        """Whether a job of this kind has just ended."""
+        return self.heard.get("what") == what
+
+    def failed(self, what: str) -> list[Any]:
+        return [parts.alert(self.heard["error"])] if self.told(what) and self.heard.get("error") else []
+
+    def asks(self, what: str, **params: Any) -> dict[str, Any]:
+        return parts.request(what, run=self.selection.run_id, epoch=self.epoch, **params)
+
+    def costs(self) -> tuple[Costs, np.ndarray] | None:
+        return keys.get_costs(context().results, self.run, self.epoch)
+
+    def units(self) -> Units:
+        return _units(self.run, self.digest, self.epoch, self.threshold)
+
+    def result(self, key: str) -> dict[str, np.ndarray] | None:
+        return context().results.get(key)
+
+
+def _view(data: Mapping[str, str] | None, heard: Mapping[str, Any] | None) -> _View | None:
+    """The view, where the page shows it and its controls have spoken."""
     if not data or data.get("view") != "pruning" or not data.get("prune"):
         return None
     selection = urlstate.from_data(data, context().catalogue, _EXTRA)
-    return None if selection.run is None else (selection, selection.run)
+    return None if selection.run is None else _View(selection, selection.run, heard)
 
 
 def _layers(data: Mapping[str, str] | None, heard: Mapping[str, Any] | None, shown: str | None) -> tuple[Any, Any, Any]:
-    chosen = _chosen(data)
-    if chosen is None:
+    view = _view(data, heard)
+    if view is None:
         return (dash.no_update,) * 3
-    selection, run = chosen
-    threshold = _threshold(selection)
-    costs = keys.get_costs(context().results, run, selection.epoch)
-    state = f"{selection.run_id} {run.digest(selection.epoch)} {threshold} {costs is None}"
-    failed = _failure(heard) if dash.ctx.triggered_id == "pruning-heard" and (heard or {}).get("what") == "costs" else []
+    costs = view.costs()
+    state = f"{view.selection.run_id} {view.digest} {view.threshold} {costs is None}"
+    failed = view.failed("costs")
     if state == shown and not failed:
         return (dash.no_update,) * 3
     need = dash.no_update
-    if costs is None and dash.ctx.triggered_id != "pruning-heard" and obstacle(run, selection.epoch, context().settings.allow, _NEEDS) is None:
+    if costs is None and not view.heard and view.problem is None:
         # The parameters of the layers: a look at the network that takes a second, asked for without a click.
-        need = parts.request("costs", run=selection.run_id, epoch=selection.epoch)
-    said = _units(run, run.digest(selection.epoch), selection.epoch, threshold)
-    return [*failed, *parts.layers_table(selection, run, said, None if costs is None else costs[0])], state, need
+        need = view.asks("costs")
+    return [*failed, *parts.layers_table(view.selection, view.run, view.units(), None if costs is None else costs[0])], state, need
 
 
 def _proposal(data: Mapping[str, str] | None, heard: Mapping[str, Any] | None) -> Any:
-    chosen = _chosen(data)
-    if chosen is None:
+    view = _view(data, heard)
+    if view is None:
         return dash.no_update
-    selection, run = chosen
-    problem = obstacle(run, selection.epoch, context().settings.allow, _NEEDS)
-    if problem:
-        return empty("Removing units needs the network", problem)
+    if view.problem:
+        return empty("Removing units needs the network", view.problem)
+    known = view.costs()
+    if known is None:
+        return parts.look_offer(view.asks("costs")) if view.told("costs") else note("The network is being looked at …")
     try:
-        want = _want(selection)
+        want = _want(view.selection)
     except DNNVizError as error:
         return parts.alert(str(error))
-    known = keys.get_costs(context().results, run, selection.epoch)
-    if known is None and _told(heard, "costs"):
-        return parts.look_offer(parts.request("costs", run=selection.run_id, epoch=selection.epoch))
-    if known is None:
-        return note("The network is being looked at …")
-    removed = _removed(run, run.digest(selection.epoch), selection.epoch, want)
-    failed = _failure(heard) if _told(heard, "export") else []
-    files = {kind: key for kind in keys.FILES if (key := keys.export_key(run, selection.epoch, want, kind)) in context().results}
-    return [*failed, *parts.proposal_card(selection, run, want, known[0], removed, files)]
+    removed = _removed(view.run, view.digest, view.epoch, want)
+    files = {kind: key for kind in keys.FILES if (key := keys.export_key(view.run, view.epoch, want, kind)) in context().results}
+    return [*view.failed("export"), *parts.proposal_card(view.selection, view.run, want, known[0], removed, files)]
 
 
 def _curve(data: Mapping[str, str] | None, heard: Mapping[str, Any] | None, theme: str | None) -> Any:
-    chosen = _chosen(data)
-    if chosen is None:
+    view = _view(data, heard)
+    if view is None:
         return dash.no_update
-    selection, run = chosen
-    if obstacle(run, selection.epoch, context().settings.allow, _NEEDS):
+    if view.problem:
         return []
-    names = [name for name in CRITERIA if name in selection.extra["prune-by"].split(",")]
+    extra = view.selection.extra
+    names = [name for name in CRITERIA if name in extra["prune-by"].split(",")]
     if not names:
         return note("Choose at least one criterion.")
-    most, split = int(selection.extra["prune-most"]) if selection.extra["prune-most"] in MOST else 0, selection.extra["prune-on"]
+    most, split = int(extra["prune-most"]) if extra["prune-most"] in MOST else 0, extra["prune-on"]
     try:
-        want = _want(selection)
-        inputs = keys.inputs_of(run, split, most)
+        want = _want(view.selection)
+        inputs = keys.inputs_of(view.run, split, most)
     except DNNVizError as error:
         return parts.alert(str(error))
-    arrays = context().results.get(keys.verify_key(run, selection.epoch, want, names, split, most))
-    failed = _failure(heard) if _told(heard, "verify") else []
-    if arrays is None:
-        asked = {"criteria": names, "proposal": want.as_params(), "split": split, "most": most}
-        request = parts.request("verify", run=selection.run_id, epoch=selection.epoch, **asked)
-        return [*failed, parts.verify_offer(run, selection.epoch, names, len(inputs), request, cancelled=_cancelled(heard, "verify"))]
-    known = keys.get_costs(context().results, run, selection.epoch)
-    return [*failed, *parts.curve_card(arrays, known[0] if known else None, theme or "light")]
+    arrays = view.result(keys.verify_key(view.run, view.epoch, want, names, split, most))
+    if arrays is not None:
+        known = view.costs()
+        drawn = parts.curve_card(arrays, known[0] if known else None, theme or "light")
+    else:
+        asked = view.asks("verify", criteria=names, proposal=want.as_params(), split=split, most=most)
+        cancelled = view.told("verify") and bool(view.heard.get("cancelled"))
+        drawn = [parts.verify_offer(view.run, view.epoch, names, len(inputs), asked, cancelled=cancelled)]
+    return [*view.failed("verify"), *drawn]
 
 
-def _ablation(data: Mapping[str, str] | None, heard: Mapping[str, Any] | None) -> Any:
-    chosen = _chosen(data)
-    if chosen is None:
-        return dash.no_update
-    selection, run = chosen
-    if obstacle(run, selection.epoch, context().settings.allow, _NEEDS):
-        return []
-    text, to = selection.extra["ablate"], selection.extra["ablate-to"]
-    if not text.strip():
-        example = f"{run.layers[0].name}:0,2-4; {run.layers[-1].name}:prefers {run.classes[0]}"
-        return note(f"Name units as {example}, or add all that prefer a class; a unit chosen on the layers page is named already.")
-    split = selection.extra["prune-on"]
+def _ablation(data: Mapping[str, str] | None, heard: Mapping[str, Any] | None) -> tuple[Any, Any]:
+    """(what is under the grid, the units that the text names, for the grid)."""
+    view = _view(data, heard)
+    if view is None:
+        return dash.no_update, dash.no_update
+    text, split = view.selection.extra["ablate"], view.selection.extra["prune-on"]
+    to = view.selection.extra["ablate-to"] if view.selection.extra["ablate-to"] in keys.EDITS else "zero"
+    chosen: dict[str, np.ndarray] = {}
     try:
-        units_ = keys.parse_units(run, selection.epoch, text)
-        keys.inputs_of(run, split, 0)
+        if text.strip():
+            chosen = keys.parse_units(view.run, view.epoch, text, view.units)
+        keys.inputs_of(view.run, split, 0)
     except DNNVizError as error:
-        return parts.alert(str(error))
-    to = to if to in keys.EDITS else "zero"
-    arrays = context().results.get(keys.ablation_key(run, selection.epoch, units_, to, split))
-    failed = _failure(heard) if _told(heard, "ablate") else []
-    if arrays is None:
-        request = parts.request("ablate", run=selection.run_id, epoch=selection.epoch, units=keys.units_text(units_), to=to, split=split)
-        return [*failed, parts.ablation_offer(units_, keys.EDITS[to], request)]
-    return [*failed, *parts.ablation_card(selection, run, arrays)]
+        return parts.alert(str(error)), {"text": text, "units": {}}
+    told = {"text": text, "units": {name: numbers.tolist() for name, numbers in chosen.items()}}
+    if view.problem or not chosen:
+        return [], told
+    arrays = view.result(keys.ablation_key(view.run, view.epoch, chosen, to, split))
+    if arrays is not None:
+        drawn = parts.ablation_card(view.selection, view.run, arrays)
+    else:
+        drawn = [parts.ablation_offer(chosen, keys.EDITS[to], view.asks("ablate", units=keys.units_text(chosen), to=to, split=split))]
+    return [*view.failed("ablate"), *drawn], told
 
 
 def _want(selection: Selection) -> Proposal:
@@ -298,19 +357,6 @@ def _removed(run: Run, digest: str, epoch: int, want: Proposal) -> np.ndarray:
     assert known is not None
     said = _units(run, digest, epoch, want.threshold) if want.which in keys.WHICH else None
     return keys.proposed(run, epoch, want, *known, said)
-
-
-def _told(heard: Mapping[str, Any] | None, what: str) -> bool:
-    # A failure is told once, when it happens; another choice has nothing to do with it.
-    return dash.ctx.triggered_id == "pruning-heard" and (heard or {}).get("what") == what
-
-
-def _failure(heard: Mapping[str, Any] | None) -> list[Any]:
-    return [parts.alert(heard["error"])] if heard and heard.get("error") else []
-
-
-def _cancelled(heard: Mapping[str, Any] | None, what: str) -> bool:
-    return _told(heard, what) and bool((heard or {}).get("cancelled"))
 
 
 def _reading() -> html.Details:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ SHARES = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5)  # of the units that may g
 THRESHOLDS = (0.9, 0.95, 0.98)
 WHICH = {"dead": "Dead units", "redundant": "Dead and redundant units"}  # proposals beside those by a criterion
 LEAST = 1  # percent that a proposal by a criterion removes at least
+KINDS = {"dead": "are dead", "redundant": "follow another one", "hyperactive": "are hyperactive", "saturated": "always fire"}  # in an ablation
 EDITS = {"zero": "zero", "mean": "their mean over the data"}
 FILES = {"masked": "weights with zeros", "sliced": "a smaller network"}
 _PART = re.compile(r"^(?P<layer>[^\s:]+):(?P<units>.+)$")
@@ -120,26 +121,32 @@ def proposed(run: Run, epoch: int, want: Proposal, costs: Costs, magnitude: np.n
     return np.flatnonzero(chosen)
 
 
-def parse_units(run: Run, epoch: int, text: str) -> dict[str, np.ndarray]:
-    """{layer: units int64, rising} of a text such as `layer4.1.conv2:12,40; fc:0-9; conv1:all; features.0:prefers 3`.
+def parse_units(run: Run, epoch: int, text: str, said: Callable[[], Units] | None = None) -> dict[str, np.ndarray]:
+    """{layer: units int64, rising} of a text such as `layer4.1.conv2:12,40; fc:0-9; conv1:all; features.0:prefers 3; *:dead`.
 
-    `LAYER:prefers CLASS` (a name or number) are the units whose mean over that class is the largest of all classes, and above zero.
-    Raises DNNVizError with a sentence for what does not exist.
+    `LAYER:prefers CLASS` (a name or number) are the units whose mean over that class is the largest of all classes, and above zero;
+    a key of KINDS those that `units` finds (said: gives what it says where that is held already); the layer `*` stands for all of
+    them but blocks. Raises DNNVizError with a sentence for what does not exist.
     """
     found: dict[str, list[np.ndarray]] = {}
+    known: list[Units] = []
     for part in (piece.strip() for piece in re.split(r"[;\n]", text)):
         if not part:
             continue
         match = _PART.match(part)
         if match is None:
             raise DNNVizError(f"“{part[:60]}” names no units; write LAYER:UNITS, for example {run.layers[0].name}:0,2-4.")
-        layer = run.layer(match["layer"])
-        found.setdefault(layer.name, []).append(_numbers(run, epoch, layer, match["units"].strip()))
+        which = match["units"].strip()
+        if which in KINDS and not known:
+            known.append(said() if said else units(run, epoch))
+        for layer in [each for each in run.layers if each.kind != "block"] if match["layer"] == "*" else [run.layer(match["layer"])]:
+            own = np.flatnonzero(getattr(known[0], which)[layer.columns]) if which in KINDS else _numbers(run, epoch, layer, which)
+            found.setdefault(layer.name, []).append(own)
     if not found:
         raise DNNVizError(f"No unit is named; write LAYER:UNITS, for example {run.layers[0].name}:0,2-4.")
-    merged = {name: np.unique(np.concatenate(numbers)) for name, numbers in found.items()}
+    merged = {layer.name: np.unique(np.concatenate(found[layer.name])) for layer in run.layers if layer.name in found}
     if not any(len(numbers) for numbers in merged.values()):
-        raise DNNVizError("No unit fits: in these layers none prefers that class.")
+        raise DNNVizError("No unit fits: these layers have none of that kind.")
     return {name: numbers for name, numbers in merged.items() if len(numbers)}
 
 
@@ -164,7 +171,8 @@ def _numbers(run: Run, epoch: int, layer: Layer, text: str) -> np.ndarray:
     for piece in text.split(","):
         first, dash, last = (side.strip() for side in piece.partition("-"))
         if not first.isdecimal() or (dash and not last.isdecimal()):
-            raise DNNVizError(f"“{piece.strip()[:40]}” is no unit; write numbers, ranges such as 3-7, “all” or “prefers {run.classes[0]}”.")
+            ways = f"numbers, ranges such as 3-7, “all”, “prefers {run.classes[0]}”, {', '.join(f'“{kind}”' for kind in KINDS)}"
+            raise DNNVizError(f"“{piece.strip()[:40]}” is no unit; write {ways}.")
         low, high = int(first), int(last or first)
         if high >= layer.units or low > high:
             raise DNNVizError(f"{layer.name} has units 0 to {layer.units - 1}; {piece.strip()[:40]} was asked for.")
