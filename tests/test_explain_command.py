@@ -12,6 +12,7 @@ from PIL import Image
 
 import dnnviz
 from dnnviz.cli import main
+from dnnviz.drawing import as_image, as_svg
 from dnnviz.errors import DNNVizError
 from dnnviz.explain import sheet
 from dnnviz.explain.picture import AGAINST, FOR, Look, paint, strongest
@@ -293,10 +294,10 @@ def test_text_that_does_not_fit_is_cut_and_markup_is_escaped():
     gallery = {"size": (20, 40), "columns": [{"title": "M" * 60}], "rows": [row], "tiles": [[{"about": about}]]}
     pixels = np.zeros((20, 40, 3), np.uint8)
     made = sheet.compose(gallery, [pixels], [[pixels]], "A caption. " * 30)
-    tree = ElementTree.fromstring(sheet.as_svg(made))
+    tree = ElementTree.fromstring(as_svg(made))
     texts = [text.text for text in tree.findall(f"{SVG}text")]
     assert "Input 0, true: a <b>" in texts
     assert "x & y" in texts
     assert sum(text.endswith("…") for text in texts) == 3, "title, class and note"
     assert tree.find(f"{SVG}circle").get("fill") == "none", "a degenerate map has a hollow mark"
-    assert sheet.as_image(made, 1000).size[0] <= 16_000
+    assert as_image(made, 1000).size[0] <= 16_000

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import csv
 import json
-import os
 import re
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dnnviz.errors import DNNVizError
+from dnnviz.outputs import check_folder, whole_folder
 
 if TYPE_CHECKING:
     from dnnviz.explain.attribution import Attribution
@@ -93,7 +91,7 @@ def explain(given: argparse.Namespace, report: Callable[[float, float, str], obj
     look = Look(given.overlay, given.colours, given.sign, given.clip)
     if not 0.5 <= given.scale <= 16:
         raise DNNVizError(f"--scale is {given.scale:g}; it must be a number from 0.5 to 16.")
-    _check_folder(given.out, given.overwrite)
+    check_folder(given.out, given.overwrite, "--out")
     run = open_run(given.run)
     epoch = run.epochs[-1] if given.epoch is None else given.epoch
     run.snapshot(epoch)
@@ -121,7 +119,7 @@ def explain(given: argparse.Namespace, report: Callable[[float, float, str], obj
         raise DNNVizError(f"No map could be made. {' '.join(failed)}")
     for row in found["rows"]:
         row["name"] = names.get(row["source"], row["name"])
-    with _folder(given.out) as folder:
+    with whole_folder(given.out, _LIST) as folder:
         _write(folder, given.scale, run, found, tiles, made, look, results)
     count = len(made.maps)
     lines = [f"{given.out}: {len(found['rows'])} × {len(found['columns'])} tiles ({count} maps), gallery.png, gallery.svg, maps.npz, {_LIST}"]
@@ -191,47 +189,13 @@ def _methods(run: Run, given: Sequence[str]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _check_folder(out: Path, overwrite: bool) -> None:
-    if out.exists() and not out.is_dir():
-        raise DNNVizError(f"{out} is a file; --out names a folder.")
-    if not overwrite and out.is_dir() and any(out.iterdir()):
-        raise DNNVizError(f"{out} holds files already; name another folder with --out, or replace earlier pictures there with --overwrite.")
-
-
 # -- what is written -------------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _folder(out: Path) -> Any:
-    """A folder whose files go to `out` when all are written; until then, and on failure, what is in `out` stays as it is."""
-    existed = out.is_dir()
-    staging = out / f".writing-{os.getpid()}"
-    staging.mkdir(parents=True)
-    try:
-        yield staging
-        old, new = _earlier(out), {path.name for path in staging.iterdir()}
-        for name in sorted(new, key=lambda name: name == _LIST):
-            os.replace(staging / name, out / name)
-        for name in old - new:
-            (out / name).unlink(missing_ok=True)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-        if not existed and not any(out.iterdir()):
-            out.rmdir()
-
-
-def _earlier(out: Path) -> set[str]:
-    """Files in a folder that an earlier gallery says are its own."""
-    try:
-        names = json.loads((out / _LIST).read_text(encoding="utf-8"))["files"]
-        return {name for name in names if isinstance(name, str) and re.fullmatch(r"[\w.-]+\.(png|svg|npz|csv)", name)}
-    except (OSError, ValueError, KeyError, TypeError):
-        return set()
 
 
 def _write(
     folder: Path, scale: float, run: Run, gallery: Mapping[str, Any], tiles: Sequence[Tile], made: _Made, look: Look, results: Results
 ) -> None:
+    from dnnviz.drawing import as_image, as_svg
     from dnnviz.explain import sheet
     from dnnviz.explain.picture import enlarged, paint, png
 
@@ -254,8 +218,8 @@ def _write(
             entries.append(_entry(name, row, tile, known["about"] or {}))
     names = [_words(run, target) for target in gallery["request"]["targets"]]
     page = sheet.compose(gallery, inputs, painted, sheet.caption(run.name, gallery["epoch"], names, look))
-    (folder / "gallery.svg").write_text(sheet.as_svg(page), encoding="utf-8")
-    (folder / "gallery.png").write_bytes(png(sheet.as_image(page, scale)))
+    (folder / "gallery.svg").write_text(as_svg(page), encoding="utf-8")
+    (folder / "gallery.png").write_bytes(png(as_image(page, scale)))
     about = {"run": run.name, "epoch": gallery["epoch"], "look": vars(look), "tiles": entries}
     _write_maps(folder / "maps.npz", run, rows, table, made, about)
     with (folder / "attributions.csv").open("w", newline="", encoding="utf-8") as file:
