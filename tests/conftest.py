@@ -129,6 +129,8 @@ def make_live_app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable
         values = {"cache": tmp_path_factory.mktemp("cache"), "port": 0, **given}
         chosen = Settings(runs=tuple(Path(run) for run in runs), **values)
         app = create_app(chosen)
+        # Dash signs a job with the secret of the app made last, and checks it with that of the app which is asked.
+        app.server.secret_key = "shared by all apps of this process"
         listening = server.listen(chosen, app)
         thread = threading.Thread(target=listening.serve_forever, daemon=True)
         thread.start()
