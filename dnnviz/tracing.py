@@ -20,8 +20,6 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from dnnviz.operations import is_convolution
 
-Receive = Callable[[int, list[torch.Tensor]], object]
-
 
 @dataclass(eq=False)
 class Value:
@@ -104,24 +102,9 @@ def trace(model: nn.Module, example: torch.Tensor) -> Trace:
     return Trace(recorder.ops, recorder.calls, recorder.input)
 
 
-def retrace(model: nn.Module, inputs: torch.Tensor, receive: Receive) -> Any:
-    """Run `model(inputs)` watched as by `trace`; returns its output.
-
-    receive: told of every operation by its order, the same as in the trace of this network, and the tensors that it made, in the
-    order of `Op.outputs`; what it writes into them is what the network goes on with.
-    """
-    with torch.inference_mode(False), torch.no_grad():
-        inputs = inputs.clone()
-        recorder = _Recorder(model, inputs, receive)
-        with recorder.hooks(), recorder:
-            return model(inputs)
-
-
 class _Recorder(TorchFunctionMode):
-    def __init__(self, model: nn.Module, example: torch.Tensor, receive: Receive | None = None) -> None:
+    def __init__(self, model: nn.Module, example: torch.Tensor) -> None:
         super().__init__()
-        self.receive = receive
-        self.receiving = False
         self.model = model
         self.ops: list[Op] = []
         self.calls: list[Call] = []
@@ -192,8 +175,6 @@ class _Recorder(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
         kwargs = kwargs or {}
-        if self.receiving:
-            return func(*args, **kwargs)
         tensors = [t for t in tree_flatten((args, kwargs))[0] if isinstance(t, torch.Tensor)]
         before = [(t, t._version) for t in tensors]
         result = func(*args, **kwargs)
@@ -236,10 +217,6 @@ class _Recorder(TorchFunctionMode):
         for value in op.inputs:
             value.consumers.append(op)
         self.ops.append(op)
-        if self.receive is not None:
-            self.receiving = True
-            self.receive(op.order, outputs)
-            self.receiving = False
 
 
 class _Hooks:

@@ -22,7 +22,7 @@ from dnnviz.explain.uploads import is_upload
 from dnnviz.results import Results
 from dnnviz.store import Run
 
-VERSION = 1  # part of every key: raise it when the same question gets another answer
+VERSION = 2  # part of every key: raise it when the same question gets another answer
 SHARE = 0.8  # of the squared difference that the carrying units make up
 MOST_INPUTS = 500  # inputs that robustness and detection attack at most
 MOST_SIZES = 12
@@ -148,8 +148,9 @@ class Attack:
     pixels are rounded to 256 levels), original, baseline (probability of the class seen before in the original and, unpatched, in
     the result), leaves (number of the first layer that leaves the spread of the class seen before, None: no layer), arrives (the
     first layer from which on to the last it lies nearer to the class seen afterwards, None), spread ("class", or "data": the run
-    holds too few inputs of the class, and distances are those from all inputs), target_spread (the same for the class seen
-    afterwards), sentence, partial (share that is done; absent when all is: until then the arrays over layers may be empty).
+    holds too few inputs of the class, and distances are those from all inputs), spread_inputs (of how many inputs that spread is),
+    target_spread (the same for the class seen afterwards), sentence, partial (share that is done; absent when all is: until then the
+    arrays over layers may be empty).
 
     image, adversarial: float32 [H, W, C] in 0…1. classes: int64 [m], those that matter; probabilities: float32 [steps + 1, m].
     distance_before, distance_after: float32 [L], root mean square of the standardised difference from the class seen before, of
@@ -159,9 +160,9 @@ class Attack:
     maps, layer by layer, the strongest first; unit_layers: int64 [m], number of their layer; unit_shares: float32 [m], what each
     carries of its layer's; values_before, values_after: float32 [m], their activations (means over positions).
     patched: float32 [L], probability of the class seen before in the result when the maps of the layer's carrying units are put
-    back to the original's; whole: float32 [L], when those of all its units are (in a network with shortcuts past the layer even
-    that need not restore everything); controls: float32 [L, r], when those of as many units drawn at
-    random are (r = 3 draws, or 1 for large pictures).
+    back to the original's; controls: float32 [L, r], when those of as many units drawn at random are (r = 3 draws, or 1 for large
+    pictures); whole: float32 [L], when those of all its units are (in a network with shortcuts past the layer even that need not
+    restore everything), NaN for large pictures. NaN as long as it is not known.
     restored: bool [L], whether the class seen before is predicted again with the carrying units put back.
     """
 

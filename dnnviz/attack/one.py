@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from dnnviz.attack.keys import SHARE, AskedAttack, Attack
-from dnnviz.attack.patch import Inside, Patch, softmax
+from dnnviz.attack.patch import Inside, softmax
 from dnnviz.attack.perform import Outcome, attack
 from dnnviz.attack.registry import METHODS
 from dnnviz.attack.spread import carriers, first_nearer, first_outside, spread_of
@@ -19,13 +20,15 @@ from dnnviz.explain.plan import class_name
 from dnnviz.explain.uploads import is_upload
 
 Report = Callable[[float, float, str], object]
+Store = Callable[[Attack], object]
 _CLASSES = 6  # whose probabilities are kept at most, beside those that the attack is about
 _DRAWS = 3  # of random units beside the units that carry the difference
 _LARGE = 128 * 128  # pixels from which on one draw has to do: every patch is a pass through the network
+_STORE_EVERY = 1.0  # seconds between two looks that the page gets at values being put back
 _ATTACKING = 0.4  # share of the work that the attack itself takes, for the bar
 
 
-def attack_one(subject: Subject, asked: AskedAttack, report: Report, store: Callable[[Attack], object]) -> None:
+def attack_one(subject: Subject, asked: AskedAttack, report: Report, store: Store) -> None:
     """Attack one input and follow the change through the layers; stores the attack before the layers are read, and all at the end."""
     method = METHODS[asked.method]
     pixels = subject.source(asked.source)
@@ -43,7 +46,7 @@ def attack_one(subject: Subject, asked: AskedAttack, report: Report, store: Call
     rounded = np.round(found.adversarial * 255) / 255
     first = _images(subject, asked, pixels, found, int(subject.logits(rounded.astype(np.float32)).argmax()))
     store(first)
-    store(_layers(subject, asked, pixels, found, first, report))
+    _follow(subject, asked, pixels, found, first, report, store)
 
 
 def _images(subject: Subject, asked: AskedAttack, pixels: np.ndarray, found: Outcome, rounded: int) -> Attack:
@@ -96,56 +99,70 @@ def _images(subject: Subject, asked: AskedAttack, pixels: np.ndarray, found: Out
     )
 
 
-def _layers(subject: Subject, asked: AskedAttack, pixels: np.ndarray, found: Outcome, first: Attack, report: Report) -> Attack:
-    """The attack with its path through the layers."""
+def _follow(subject: Subject, asked: AskedAttack, pixels: np.ndarray, found: Outcome, first: Attack, report: Report, store: Store) -> None:
+    """The attack with its path through the layers: stored as soon as it is known, then again as the units' values are put back."""
     run, epoch = subject.run, subject.epoch
     report(_ATTACKING, 1, "Reading the layers")
     pair = subject.normalised(np.concatenate([pixels, found.adversarial]))
     inside = Inside(subject.model, pair[:1], run.layers)
-    values = inside.values(pair)[1]
-    squares, clean, changed = inside.differences(values)
+    original, attacked = (inside.values(each) for each in (pair[:1], pair[1:]))
+    squares, clean, changed = inside.differences(original.values, attacked.values)
     chosen, shares = carriers(squares, run, epoch, SHARE)
     before, after = first.about["before"], first.about["after"]
     without = None if is_upload(asked.source) else int(asked.source)
     own, other = spread_of(run, epoch, before, without), spread_of(run, epoch, after, without)
     distances, others = (spread.distances(np.stack([clean, changed])) for spread in (own, other))
+    units = [layer.offset + each for layer, each in zip(run.layers, chosen, strict=True)]
+    every = np.concatenate(units).astype(np.int64)
+    about = {**first.about, "leaves": first_outside(*distances, own.limit), "arrives": first_nearer(distances[1], others[1])}
+    about |= {"spread": own.kind, "target_spread": other.kind, "spread_inputs": own.count}
 
     # The same units are drawn whenever the same is asked.
     random = np.random.default_rng(_seed(asked))
-    draws = _DRAWS if pixels.shape[2] * pixels.shape[3] < _LARGE else 1
-    patches = []
-    for number, (units, layer) in enumerate(zip(chosen, run.layers, strict=True)):
-        patches += [Patch(number, units), Patch(number, np.arange(layer.units))]
-        patches += [Patch(number, random.choice(layer.units, len(units), replace=False)) for _ in range(draws)]
-    alone = inside.values(pair[:1])[1]
-    logits = inside.patched(
-        pair[1:], alone, patches, lambda done, total: report(_ATTACKING + (1 - _ATTACKING) * done / total, 1, "Putting the units' values back")
-    )
-    back = softmax(logits)[:, before].reshape(len(run.layers), -1)
-    leaves = first_outside(*distances, own.limit)
-    about = {name: value for name, value in first.about.items() if name != "partial"}
-    about |= {"leaves": leaves, "arrives": first_nearer(distances[1], others[1]), "spread": own.kind, "target_spread": other.kind}
-    units = [layer.offset + each for layer, each in zip(run.layers, chosen, strict=True)]
-    every = np.concatenate(units).astype(np.int64)
-    return replace(
-        first,
-        about=about,
-        distance_before=distances[0],
-        distance_after=distances[1],
-        limit=own.limit,
-        target_before=others[0],
-        target_after=others[1],
-        target_limit=other.limit,
-        units=every,
-        unit_layers=np.repeat(np.arange(len(units)), [len(each) for each in units]),
-        unit_shares=np.concatenate(shares),
-        values_before=clean[every],
-        values_after=changed[every],
-        patched=back[:, 0],
-        whole=back[:, 1],
-        controls=back[:, 2:],
-        restored=logits[:: 2 + draws].argmax(axis=1) == before,
-    )
+    large = pixels.shape[2] * pixels.shape[3] >= _LARGE
+    draws = 1 if large else _DRAWS
+    sets = [
+        [each, *(random.choice(layer.units, len(each), replace=False) for _ in range(draws))] for layer, each in zip(run.layers, chosen, strict=True)
+    ]
+    if not large:
+        for layer, each in zip(run.layers, sets, strict=True):
+            each.append(np.arange(layer.units))
+    back = np.full((len(run.layers), draws + 2), np.nan, np.float32)
+    restored = np.zeros(len(run.layers), bool)
+
+    def told() -> Attack:
+        return replace(
+            first,
+            about=dict(about),
+            distance_before=distances[0],
+            distance_after=distances[1],
+            limit=own.limit,
+            target_before=others[0],
+            target_after=others[1],
+            target_limit=other.limit,
+            units=every,
+            unit_layers=np.repeat(np.arange(len(units)), [len(each) for each in units]),
+            unit_shares=np.concatenate(shares),
+            values_before=clean[every],
+            values_after=changed[every],
+            patched=back[:, 0],
+            controls=back[:, 1 : 1 + draws],
+            whole=back[:, 1 + draws],
+            restored=restored,
+        )
+
+    store(told())
+    stored = time.perf_counter()
+    for done, (number, logits) in enumerate(inside.patched(pair[1:], attacked, original, sets), 1):
+        back[number, : len(logits)] = softmax(np.stack(logits))[:, before]
+        restored[number] = logits[0].argmax() == before
+        about["partial"] = round(_ATTACKING + (1 - _ATTACKING) * done / len(run.layers), 4)
+        report(about["partial"], 1, "Putting the units' values back")
+        if time.perf_counter() > stored + _STORE_EVERY:
+            store(told())
+            stored = time.perf_counter()
+    del about["partial"]
+    store(told())
 
 
 def _seed(asked: AskedAttack) -> list[int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,19 +11,20 @@ import torch
 from dnnviz.errors import DNNVizError
 from dnnviz.explain.network import scores, undisturbed
 from dnnviz.layers import Found, find_layers
+from dnnviz.pruning.program import Edit, Program
 from dnnviz.store import Layer
 from dnnviz.taps import Taps, units_first
-from dnnviz.tracing import retrace
+from dnnviz.tracing import Value
 
-_PIXELS_AT_ONCE = 64 * 32 * 32
+_LAYERS_AT_ONCE = 16  # whose values are held at the same time
 
 
 @dataclass(frozen=True)
-class Patch:
-    """Which units of a layer (both by number) are put back; none of them leaves the pass as it is."""
+class Within:
+    """The scores float32 [n, K] of inputs, and the value of every layer as it lies in the network."""
 
-    layer: int
-    units: np.ndarray
+    logits: np.ndarray
+    values: list[torch.Tensor]
 
 
 class Inside:
@@ -41,8 +42,8 @@ class Inside:
             raise DNNVizError(f"The network built again has no layer {missing[0]} as the run describes it; capture the run again.")
         self.found: list[Found] = [found[layer.name] for layer in layers]
 
-    def values(self, inputs: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """(scores [n, K], the value of every layer as it lies in the network) of inputs [n, C, H, W]."""
+    def values(self, inputs: torch.Tensor) -> Within:
+        """What goes on in the network for inputs [n, C, H, W]."""
         values: list[torch.Tensor | None] = [None] * len(self.found)
 
         def receive(position: int, tensor: torch.Tensor) -> None:
@@ -52,7 +53,7 @@ class Inside:
         with undisturbed(self.model), torch.no_grad(), Taps([item.tap for item in self.found], receive) as taps:
             taps.reset()
             logits = scores(self.model, inputs)
-        return logits, [value for value in values if value is not None]
+        return Within(logits.float().cpu().numpy(), [value for value in values if value is not None])
 
     def means(self, inputs: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
         """(scores float32 [n, K], activations float32 [n, U]: means over positions) of inputs [n, C, H, W]."""
@@ -68,58 +69,78 @@ class Inside:
         every = torch.cat([parts[position] for position in range(len(self.found))], dim=1)
         return logits.float().cpu().numpy(), every.float().cpu().numpy()
 
-    def differences(self, values: Sequence[torch.Tensor]) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+    def differences(self, first: Sequence[torch.Tensor], second: Sequence[torch.Tensor]) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
         """Of the values of two inputs: per layer the mean over positions of the squared difference [units], then both their means float32 [U]."""
         squares, means = [], []
-        for item, value in zip(self.found, values, strict=True):
-            pair = units_first(value, item.tap.value, 2).float()
+        for item, *values in zip(self.found, first, second, strict=True):
+            pair = torch.cat([units_first(value, item.tap.value, 1) for value in values]).float()
             pair = pair.flatten(2) if pair.ndim > 2 else pair[:, :, None]
             squares.append(((pair[1] - pair[0]).double() ** 2).mean(dim=1).cpu().numpy())
             means.append(pair.mean(dim=2).cpu().numpy())
-        first, second = np.concatenate(means, axis=1)
-        return squares, first, second
+        return squares, *np.concatenate(means, axis=1)
 
     def patched(
-        self, inputs: torch.Tensor, values: Sequence[torch.Tensor], patches: Sequence[Patch], watch: Callable[[int, int], object] | None = None
-    ) -> np.ndarray:
-        """float32 [m, K]: the scores of one input [1, C, H, W] for each patch, when the units' whole maps are those of `values`.
+        self, inputs: torch.Tensor, own: Within, other: Within, sets: Sequence[Sequence[np.ndarray]]
+    ) -> Iterator[tuple[int, list[np.ndarray]]]:
+        """For one layer after the other: (its number, the scores float32 [K] for each of its sets).
 
-        values: of every layer as `values` gives them for one input. watch: (patches done, in all).
+        inputs: one input [1, C, H, W]. own, other: what `values` gives for it and for another input. sets: of every layer, sets of
+        units (numbers); the scores are those when the whole maps of a set are the other input's. Only what lies behind the layer is
+        computed again, and nothing where the answer is known: a layer that is the only way through gives the other's scores.
         """
-        at_once = max(1, _PIXELS_AT_ONCE // (inputs.shape[2] * inputs.shape[3]))
-        results = []
-        for first in range(0, len(patches), at_once):
-            rows = patches[first : first + at_once]
-            places: dict[int, list[int]] = {}
-            for row, patch in enumerate(rows):
-                maker = self.found[patch.layer].tap.value.maker
-                if maker is not None and len(patch.units):
-                    places.setdefault(maker.order, []).append(row)
-            written = set()
+        known: dict[tuple[int, bytes], np.ndarray] = {}
+        most = max(map(len, sets))
+        with undisturbed(self.model), torch.no_grad():
+            program = Program(self.model, inputs.repeat(most, 1, 1, 1))
+            batch = inputs.repeat(program.size, 1, 1, 1)
+            names = [[(id(item.tap.value), np.sort(units).tobytes()) for units in each] for item, each in zip(self.found, sets, strict=True)]
+            for first in range(0, len(sets), _LAYERS_AT_ONCE):
+                layers = range(first, min(first + _LAYERS_AT_ONCE, len(sets)))
+                wanted: dict[tuple[int, bytes], tuple[int, np.ndarray]] = {}
+                for layer in layers:
+                    only_way = program.exact and _only_way(program, self.found[layer].tap.value)
+                    for name, units in zip(names[layer], sets[layer], strict=True):
+                        if not len(units):
+                            known[name] = own.logits[0]
+                        elif only_way and len(units) == self.found[layer].layer.units:
+                            known[name] = other.logits[0]
+                        elif name not in known:
+                            wanted[name] = layer, units
+                # A batch holds sets of one layer, as many as fit into memory.
+                batches = []
+                for layer in layers:
+                    rows = [name for name, (place, _) in wanted.items() if place == layer]
+                    batches += [(layer, rows[i : i + program.size]) for i in range(0, len(rows), program.size)]
+                edits = [[self._edit(layer, own, other, [wanted[name][1] for name in rows], program.size)] for layer, rows in batches]
+                for (_, rows), logits in zip(batches, program.logits(batch, edits) if edits else [], strict=True):
+                    known.update(zip(rows, logits, strict=False))
+                yield from ((layer, [known[name] for name in names[layer]]) for layer in layers)
 
-            def receive(order: int, tensors: list[torch.Tensor], rows: Sequence[Patch] = rows, places=places, written=written) -> None:
-                for row in places.get(order, ()):
-                    self._write(rows[row], row, tensors, values[rows[row].layer], len(rows))
-                    written.add(row)
-
-            with undisturbed(self.model):
-                output = retrace(self.model, inputs.expand(len(rows), -1, -1, -1), receive)
-            if written != {row for group in places.values() for row in group}:
-                raise DNNVizError("The network takes another way for other inputs; the values of its layers cannot be put back.")
-            logits = output if isinstance(output, torch.Tensor) else output.logits
-            results.append(logits.float().cpu().numpy())
-            if watch is not None:
-                watch(first + len(rows), len(patches))
-        return np.concatenate(results)
-
-    def _write(self, patch: Patch, row: int, tensors: Sequence[torch.Tensor], value: torch.Tensor, count: int) -> None:
-        tapped = self.found[patch.layer].tap.value
-        target = tensors[tapped.maker.outputs.index(tapped)].movedim((tapped.batch, tapped.channel), (0, 1))
-        source = value.movedim((tapped.batch, tapped.channel), (0, 1))
+    def _edit(self, layer: int, own: Within, other: Within, sets: Sequence[np.ndarray], size: int) -> Edit:
+        """The layer's value for a batch of `size` copies of an input, in each of which a set of units is another input's."""
+        item = self.found[layer]
+        batch, channel = item.tap.value.batch, item.tap.value.channel
         # Windows folded into the batch belong to one input.
-        windows = target.shape[0] // count
-        units = torch.from_numpy(np.ascontiguousarray(patch.units)).to(target.device)
-        target[row * windows : (row + 1) * windows, units] = source[:, units].to(target.dtype)
+        windows = own.values[layer].shape[batch]
+        mixed = torch.cat([own.values[layer]] * size, dim=batch).movedim((batch, channel), (0, -1))
+        source = other.values[layer].movedim((batch, channel), (0, -1))
+        for row, units in enumerate(sets):
+            chosen = torch.from_numpy(np.ascontiguousarray(units))
+            mixed[row * windows : (row + 1) * windows, ..., chosen] = source[..., chosen]
+        mixed = mixed.movedim((0, -1), (batch, channel)).movedim(channel, -1)
+        return Edit(item.layer.name, np.arange(item.layer.units), mixed.numpy())
+
+
+def _only_way(program: Program, value: Value) -> bool:
+    """Whether all that the scores depend on goes through this value: then nothing behind it takes what was made beside it."""
+    behind = {id(value)}
+    for op in program.ops:
+        inside = [id(each) in behind for each in op.inputs]
+        if any(inside):
+            if not all(inside):
+                return False
+            behind.update(id(each) for each in op.outputs)
+    return id(program.final) in behind
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

@@ -22,12 +22,14 @@ class Spread:
 
     centre, deviation: float64 [U]. limit: float32 [L], the 95th percentile of the distances of the run's own inputs, each measured
     against the class without it. kind: "class", or "data" where the run holds too few inputs of the class: then of all inputs.
+    count: inputs that centre and deviation are of.
     """
 
     centre: np.ndarray
     deviation: np.ndarray
     limit: np.ndarray
     kind: Literal["class", "data"]
+    count: int
     columns: tuple[slice, ...]
 
     def distances(self, values: np.ndarray) -> np.ndarray:
@@ -70,7 +72,7 @@ def spread_of(run: Run, epoch: int, label: int, without: int | None = None) -> S
         centre, deviation = moments(int(index))
         distances.append(_by_layer(((values[index] - centre) / deviation)[None] ** 2, columns)[0])
     limit = np.percentile(np.stack(distances), PERCENTILE, axis=0).astype(np.float32)
-    return Spread(*moments(without), limit, kind, columns)
+    return Spread(*moments(without), limit, kind, count, columns)
 
 
 def _leave_out(mean: np.ndarray, variance: np.ndarray, count: int, value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
