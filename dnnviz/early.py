@@ -19,6 +19,7 @@ GRID = 16  # maps are pooled to at most this many rows and columns
 LAYERS = 2  # convolutions whose maps are kept
 UNITS = 16  # of each, at most
 VALUES = 2**22  # of all classes and splits together, at most: 8 MB a file in float16
+FOLD = 1024  # inputs that are added up in float32 at most
 
 
 class EarlyMoments:
@@ -29,58 +30,90 @@ class EarlyMoments:
 
     def __init__(self, found: Sequence[Found], groups: int) -> None:
         convolutions = [i for i, f in enumerate(found) if f.layer.kind == "conv" and len(f.layer.shape) == 3 and min(f.layer.shape[1:]) > 1]
-        self._index: dict[int, EarlyMap] = {}
+        self._layers: dict[int, _Layer] = {}
         offset = 0
         for i in convolutions[:LAYERS]:
             layer = found[i].layer
             height, width = (min(GRID, side) for side in layer.shape[1:])
             units = min(layer.units, UNITS, max(1, VALUES // (LAYERS * groups * height * width)))
-            item = self._index[i] = EarlyMap(layer.name, units, (height, width), offset)
+            item = EarlyMap(layer.name, units, (height, width), offset)
+            self._layers[i] = _Layer(item, groups)
             offset += item.size
-        self.maps = tuple(self._index.values())
-        self._counts = torch.zeros(groups, dtype=torch.int64)
-        self._sums = torch.zeros(groups, offset, dtype=torch.float64)
-        self._squares = torch.zeros(groups, offset, dtype=torch.float64)
-        self._origin = torch.zeros(0)
-        self._parts: dict[int, torch.Tensor] = {}
+        self.maps = tuple(layer.item for layer in self._layers.values())
+        self._group = torch.zeros(0, dtype=torch.int64)
+
+    def start(self, group: torch.Tensor) -> None:
+        """Begin a batch whose inputs belong to these groups, int64 [b]."""
+        self._group = group
 
     def receive(self, index: int, value: torch.Tensor) -> None:
         """Take in a layer's value [b, units, H, W], where it is one of those whose maps are kept."""
-        item = self._index.get(index)
-        if item is not None:
-            self._parts[index] = _pooled(value[:, : item.units].float(), item.shape).flatten(1).cpu()
+        layer = self._layers.get(index)
+        if layer is not None:
+            layer.add(value, self._group)
 
-    def finish(self, group: torch.Tensor) -> None:
-        """The batch is complete; group: int64 [b]."""
-        if not self.maps:
-            return
-        rows = torch.cat([self._parts[index] for index in self._index], dim=1)
-        if not len(self._origin):
-            # Sums of what is left after taking away one input: exactly zero where nothing varies, and of few digits nowhere.
-            self._origin = rows[0].clone()
-        rows -= self._origin
-        present, where, count = group.unique(return_inverse=True, return_counts=True)
-        # A product with a matrix of zeros and ones adds up faster than one row after the other.
-        member = torch.zeros(len(present), len(rows)).scatter_(0, where[None], 1.0)
-        self._sums.index_add_(0, present, (member @ rows).double())
-        self._squares.index_add_(0, present, (member @ rows.square_()).double())
-        self._counts.index_add_(0, present, count)
+    def arrays(self, counts: torch.Tensor, splits: int) -> dict[str, np.ndarray]:
+        """class_map_mean, class_map_std float16 (float32 where that does not fit) [S, K, P]; NaN for a class without inputs; none without maps.
 
-    def arrays(self, splits: int) -> dict[str, np.ndarray]:
-        """class_map_mean, class_map_std float16 (float32 where that does not fit) [S, K, P]; NaN for a class without inputs; none without maps."""
+        counts: inputs of every group that came.
+        """
         if not self.maps:
             return {}
+        moments = [layer.moments(counts) for layer in self._layers.values()]
         columns = [item.columns for item in self.maps]
-        count = self._counts.clamp(min=1)[:, None]
-        mean = self._sums / count
-        std = (self._squares / count - mean.square()).clamp_(min=0).sqrt_()
-        empty = (self._counts == 0).numpy()
+        empty = (counts == 0).numpy()
         result = {}
-        for name, values in (("class_map_mean", mean + self._origin), ("class_map_std", std)):
-            stored = compact(np.where(empty[:, None], np.float32(0), values.float().numpy()), columns)
+        for name, parts in zip(("class_map_mean", "class_map_std"), zip(*moments, strict=True), strict=True):
+            stored = compact(np.where(empty[:, None], np.float32(0), torch.cat(parts, dim=1).numpy()), columns)
             stored[empty] = np.nan
-            result[name] = stored.reshape(splits, -1, values.shape[1])
+            result[name] = stored.reshape(splits, -1, stored.shape[1])
         return result
+
+
+class _Layer:
+    """Sums and sums of squares of one layer's pooled maps per group, [G, height * width * units]: the order of channels_last memory.
+
+    Sums are of what is left after taking away one input: exactly zero where nothing varies, and of few digits nowhere.
+    Batches are added in float32, which is twice as fast, and go to float64 before many inputs cost digits.
+    """
+
+    def __init__(self, item: EarlyMap, groups: int) -> None:
+        self.item = item
+        self._shape = (*item.shape, item.units)
+        self._origin: torch.Tensor | None = None
+        self._rest = torch.empty(0, *self._shape)
+        self._since = 0
+        self._new = torch.zeros(2, groups, item.size)
+        self._sums = torch.zeros(2, groups, item.size, dtype=torch.float64)
+
+    def add(self, value: torch.Tensor, group: torch.Tensor) -> None:
+        pooled = _pooled(value[:, : self.item.units], self.item.shape).cpu().permute(0, 2, 3, 1)
+        if self._origin is None:
+            self._origin = pooled[0].float()
+        if len(self._rest) < len(pooled):
+            self._rest = torch.empty(len(pooled), *self._shape)
+        if self._since + len(pooled) > FOLD:
+            self.fold()
+        self._since += len(pooled)
+        # Into memory that is there already: fresh memory for each batch takes longer than the arithmetic.
+        rest = torch.sub(pooled, self._origin, out=self._rest[: len(pooled)]).flatten(1)
+        self._new[0].index_add_(0, group, rest)
+        self._new[1].index_add_(0, group, rest.square_())
+
+    def fold(self) -> None:
+        self._sums += self._new
+        self._new.zero_()
+        self._since = 0
+
+    def moments(self, counts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and standard deviation float32 [G, P], units first; of groups without inputs whatever comes."""
+        self.fold()
+        mean, square = self._sums / counts.clamp(min=1)[:, None]
+        std = (square - mean.square()).clamp_(min=0).sqrt_()
+        if self._origin is not None:
+            mean += self._origin.flatten()
+        first, second = (rows.unflatten(1, self._shape).permute(0, 3, 1, 2).flatten(1).float() for rows in (mean, std))
+        return first, second
 
 
 def _pooled(value: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:

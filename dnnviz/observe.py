@@ -129,15 +129,15 @@ def observe(
                         f"{source.describe(position - first)} has size {list(batch.tensors.shape[1:])}, those before it {list(keeper.size)}; "
                         "resize them to one size (torchvision's Resize and CenterCrop)."
                     )
+                group = batch.labels + split * count_classes
                 reducer.start(len(batch.labels), position)
+                early.start(group)
                 taps.reset()
                 logits = run_network(model, batch.tensors, device, dtype, fast)
                 _check_values(reducer, layers, source, position - first)
                 mean, peak = reducer.mean.cpu(), reducer.peak.cpu()
                 logits = logits.float().cpu()
-                group = batch.labels + split * count_classes
                 moments.update(mean, group)
-                early.finish(group)
                 fired[split] += (peak > 0).sum(0)
                 correct[split] += int((logits.argmax(1) == batch.labels).sum())
                 losses[split] += float(F.cross_entropy(logits.double(), batch.labels, reduction="sum"))
@@ -165,7 +165,7 @@ def observe(
         "active": (fired.numpy() / per_split[:, None]).astype(np.float32),
         "logits": keeper.logits,
         **reducer.top(),
-        **early.arrays(len(sources)),
+        **early.arrays(moments.counts, len(sources)),
     }
     metrics = {
         "accuracy": float(correct.sum() / per_split.sum()),
