@@ -7,9 +7,9 @@ import tempfile
 from typing import Any
 
 import numpy as np
-from flask import Blueprint, Flask, Response, jsonify, request, send_file
+from flask import Flask, Response, jsonify, request, send_file
 
-from dnnviz.endpoints import context
+from dnnviz.endpoints import context, publish
 from dnnviz.errors import DNNVizError
 from dnnviz.explain.plan import about_tile, is_missing, pace, plan_of, target_name
 from dnnviz.explain.trust import keys as trust
@@ -20,12 +20,8 @@ MOST_MAPS = 600  # in one file: 120 MB for inputs of 224 × 224
 
 def register(server: Flask, prefix: str = "/") -> None:
     """Put the endpoints under `<prefix>data/`."""
-    blueprint = Blueprint("attribution-data", __name__)
-    blueprint.add_url_rule("/<run_id>/trust.json", view_func=measures)
-    blueprint.add_url_rule("/<run_id>/ranking.json", view_func=ranking)
-    blueprint.add_url_rule("/<run_id>/maps.npz", view_func=maps)
-    blueprint.register_error_handler(DNNVizError, lambda error: (jsonify(error=str(error)), 400))
-    server.register_blueprint(blueprint, url_prefix=prefix + "data")
+    views = {"trust.json": measures, "ranking.json": ranking, "maps.npz": maps}
+    publish(server, "attribution-data", prefix + "data", {f"/<run_id>/{name}": view for name, view in views.items()}, failed=400)
 
 
 def measures(run_id: str) -> Response:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -46,6 +47,15 @@ def register(server: Flask, found: Context, prefix: str = "/") -> None:
     server.register_blueprint(_blueprint(), url_prefix=prefix + "data")
 
 
+def publish(server: Flask, name: str, address: str, views: Mapping[str, Callable[..., Response]], failed: int) -> None:
+    """Put views {path: function} under an address; a DNNVizError in one of them is answered with its sentence and the status `failed`."""
+    blueprint = Blueprint(name, __name__)
+    for path, view in views.items():
+        blueprint.add_url_rule(path, view_func=view)
+    blueprint.register_error_handler(DNNVizError, lambda error: (jsonify(error=str(error)), failed))
+    server.register_blueprint(blueprint, url_prefix=address)
+
+
 def _blueprint() -> Blueprint:
     blueprint = Blueprint("data", __name__)
     blueprint.add_url_rule("/<run_id>/layers.json", view_func=layers)
@@ -71,7 +81,7 @@ def layers(run_id: str) -> Response:
         {"name": entry.name, "kind": entry.kind, "units": entry.units, "shape": entry.shape, "offset": entry.offset, "stage": stage}
         for entry, stage in zip(run.layers, stages([entry.name for entry in run.layers]), strict=True)
     ]
-    dead = [[round(float(v), 5) for v in dead_share(run.active(epoch), run.layers)] for epoch in run.epochs]
+    dead = [[round(float(v), 5) for v in dead_share(run, epoch)] for epoch in run.epochs]
     return _cached(jsonify(run=run_id, units=run.units, epochs=run.epochs, classes=run.classes, kept=run.kept, layers=described, dead=dead), run)
 
 

@@ -8,10 +8,10 @@ import json
 from typing import Any
 
 import numpy as np
-from flask import Blueprint, Flask, Response, jsonify, request, send_file
+from flask import Flask, Response, jsonify, request, send_file
 
 from dnnviz.analysis.units import units
-from dnnviz.endpoints import context
+from dnnviz.endpoints import context, publish
 from dnnviz.errors import DNNVizError
 from dnnviz.pruning import keys
 from dnnviz.pruning.keys import Proposal
@@ -21,13 +21,8 @@ from dnnviz.store import Run
 
 def register(server: Flask, prefix: str = "/") -> None:
     """Put the endpoints under `<prefix>pruning-data/`."""
-    blueprint = Blueprint("pruning-data", __name__)
-    blueprint.add_url_rule("/<run_id>/units.csv", view_func=table)
-    blueprint.add_url_rule("/<run_id>/units.json", view_func=listed)
-    blueprint.add_url_rule("/<run_id>/weights.pt", view_func=weights)
-    blueprint.add_url_rule("/<run_id>/facts.json", view_func=facts)
-    blueprint.register_error_handler(DNNVizError, lambda error: (jsonify(error=str(error)), 404))
-    server.register_blueprint(blueprint, url_prefix=prefix + "pruning-data")
+    views = {"units.csv": table, "units.json": listed, "weights.pt": weights, "facts.json": facts}
+    publish(server, "pruning-data", prefix + "pruning-data", {f"/<run_id>/{name}": view for name, view in views.items()}, failed=404)
 
 
 def table(run_id: str) -> Response:

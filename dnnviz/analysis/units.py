@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dnnviz import results
+from dnnviz.results import Results
 from dnnviz.store import Layer, Run
 
 THRESHOLD = 0.95  # correlation from which two units say the same
@@ -66,6 +68,33 @@ def units(run: Run, epoch: int, threshold: float = THRESHOLD) -> Units:
         gini=share,
         inputs=len(rows),
     )
+
+
+FIGURES = ("dead", "saturated", "hyperactive", "redundant", "effective_rank", "gini")  # what `course` follows, as shares
+
+
+def course(run: Run, cache: Results, threshold: float = THRESHOLD, *, most: int | None = None) -> np.ndarray | None:
+    """float32 [E, len(FIGURES), L]: each figure at every epoch of a run; kept in the results cache, epoch by epoch.
+
+    Shares of the layer's units; the effective rank as a share of the largest there could be. most: units of snapshots to look at now;
+    where there are more of them left, the answer is None.
+    """
+    wanted = [results.key("units", version=1, run=run.digest(epoch), threshold=threshold) for epoch in run.epochs]
+    if most is not None and run.units * sum(key not in cache for key in wanted) > most:
+        return None
+    found = []
+    for epoch, key in zip(run.epochs, wanted, strict=True):
+        held = cache.get(key)
+        if held is None:
+            held = {"figures": _figures(units(run, epoch, threshold), run.layers)}
+            cache.put(key, held)
+        found.append(held["figures"])
+    return np.stack(found)
+
+
+def _figures(said: Units, layers: Sequence[Layer]) -> np.ndarray:
+    shares = [[getattr(said, name)[layer.columns].mean() for layer in layers] for name in FIGURES[:4]]
+    return np.array([*shares, said.effective_rank / np.maximum(said.full_rank, 1), said.gini], dtype=np.float32)
 
 
 def even(count: int, most: int) -> np.ndarray:

@@ -13,9 +13,10 @@ import numpy as np
 from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html
 
 from dnnviz import urlstate
-from dnnviz.analysis.units import THRESHOLD, Units, units
+from dnnviz.analysis.units import THRESHOLD, Units, course, units
 from dnnviz.components import pruning_parts as parts
 from dnnviz.components.controls import empty, labelled, note, url_id
+from dnnviz.components.pruning_table import layers_table
 from dnnviz.endpoints import context
 from dnnviz.errors import DNNVizError
 from dnnviz.explain.plan import obstacle
@@ -39,6 +40,7 @@ PLAIN = {
 }
 MOST = {"100": "100 inputs", "200": "200 inputs", "1000": "1,000 inputs", "0": "All inputs kept"}
 SHARES = {str(share): f"{share} % of the units" for share in (1, 2, 5, 10, 15, 20, 30, 50)}
+AT_ONCE = 20_000  # units of snapshots that are looked at while the page waits: about a second
 _EXTRA = {"view": "health", **PLAIN}
 _NEEDS = "removals of units"
 
@@ -254,15 +256,19 @@ def _layers(data: Mapping[str, str] | None, heard: Mapping[str, Any] | None, sho
     if view is None:
         return (dash.no_update,) * 3
     costs = view.costs()
-    state = f"{view.selection.run_id} {view.digest} {view.threshold} {costs is None}"
-    failed = view.failed("costs")
+    # Small runs are followed over the epochs at once; larger ones where that is asked for.
+    followed = course(view.run, context().results, view.threshold, most=AT_ONCE) if len(view.run.epochs) > 1 else None
+    state = f"{view.selection.run_id} {view.digest} {view.threshold} {costs is None} {followed is None}"
+    failed = [*view.failed("costs"), *view.failed("course")]
     if state == shown and not failed:
         return (dash.no_update,) * 3
     need = dash.no_update
     if costs is None and not view.heard and view.problem is None:
         # The parameters of the layers: a look at the network that takes a second, asked for without a click.
         need = view.asks("costs")
-    return [*failed, *parts.layers_table(view.selection, view.run, view.units(), None if costs is None else costs[0])], state, need
+    asked = view.asks("course", threshold=view.threshold) if followed is None and len(view.run.epochs) > 1 else None
+    drawn = layers_table(view.selection, view.run, view.units(), None if costs is None else costs[0], followed, asked)
+    return [*failed, *drawn], state, need
 
 
 def _proposal(data: Mapping[str, str] | None, heard: Mapping[str, Any] | None) -> Any:
@@ -369,13 +375,16 @@ def _reading() -> html.Details:
                 "A dead unit is zero everywhere and can go for nothing. Units are alike where their means and their maxima over the inputs kept both "
                 "correlate above the threshold; the one that most others follow stays. Blocks are what several layers make together: they are looked "
                 "at, and nothing of them is removed. What is removed is set to zero after its normalisation and activation function, in the network "
-                "itself; nothing is trained afterwards, so each curve is a lower bound of what training again could keep. A layer always keeps one "
-                "unit. Saved are a unit's weights, bias and normalisation, and the weights of later layers that take it, where the trace of "
-                "the network shows them. Accuracy on inputs that were trained on falls later than on others: look at the held-out split.",
+                "itself. By redundancy, the weights of later layers for a removed unit are given to the unit that it follows, by the line that "
+                "fits the two best over inputs and positions; where values are added to others' (residual branches) or normalised anew this "
+                "cannot be done, and the unit is zero as by the other criteria. Nothing is trained afterwards, so each curve is a lower bound of "
+                "what training again could keep. A layer always keeps one unit. Saved are a unit's weights, bias and normalisation, and the "
+                "weights of later layers that take it, where the trace of the network shows them. Accuracy on inputs that were trained on falls "
+                "later than on others: look at the held-out split.",
                 className="dv-note",
             ),
             html.P(f"O. Roy, M. Vetterli, The effective rank, EUSIPCO 2007; {papers}.", className="dv-small"),
         ],
-        className="dv-how dv-pruning-how",
+        className="dv-how",
         open=True,
     )

@@ -11,7 +11,6 @@ import numpy as np
 from dash import dcc, html
 
 from dnnviz import urlstate
-from dnnviz.analysis.units import FAR, NEARLY_ALL, Units
 from dnnviz.components.controls import note
 from dnnviz.components.details import number, percent
 from dnnviz.endpoints import context
@@ -25,7 +24,7 @@ from dnnviz.store import Layer, Run
 from dnnviz.theme import GRAPH_CONFIG
 from dnnviz.urlstate import Selection
 
-_LISTED = 16  # units of a layer that are named
+LISTED = 16  # units of a layer that are named
 _LAYERS = 40  # layers of a proposal that are named
 _LOSS = 0.01  # accuracy given up, for which the table says how far each criterion comes
 _CLASSES = 40  # classes of an ablation that are listed
@@ -43,76 +42,14 @@ def alert(text: str) -> html.Div:
 def look_offer(asked: Mapping[str, Any]) -> html.Div:
     """What is there after the look at the network failed or was cancelled."""
     said = note("What the units cost is not known yet: the look at the network did not come to its end.")
-    return html.Div([said, html.Div(_button("Look at the network", asked, "soft"), className="dv-actions")])
+    return html.Div([said, html.Div(button("Look at the network", asked, "soft"), className="dv-actions")])
 
 
-def _button(text: str, asked: Mapping[str, Any], kind: str = "primary") -> html.Button:
+def button(text: str, asked: Mapping[str, Any], kind: str = "primary") -> html.Button:
     return html.Button(text, className=f"dv-btn {kind}", type="button", **{"data-pruning-request": json.dumps(asked)})
 
 
-# -- the table of layers ---------------------------------------------------------------------------------------------
-
-_HEADS = (
-    ("Layer", "Its value is taken after normalisation and activation function"),
-    ("Units", ""),
-    ("Dead", "Zero on every input and position"),
-    ("Always fire", "Saturated: above zero on every input; of a convolution, somewhere on every input"),
-    ("Hyperactive", f"Fire on at least {NEARLY_ALL:.0%} of the inputs with a mean {FAR:g} robust deviations above the layer's units"),
-    ("Alike", "Redundant: units that follow another unit of the layer, over the inputs kept"),
-    ("Effective rank", "How many directions the layer's activations fill, of those that they could (Roy and Vetterli 2007)"),
-    ("Gini", "Concentration of the mean activation: 0 where all units are equally active, near 1 where a few do everything"),
-    ("Parameters", "Share of the network's parameters"),
-)
-
-
-def layers_table(selection: Selection, run: Run, said: Units, costs: Costs | None) -> list[Any]:
-    """A row a layer, with bars; numbers of units lead to the first of them on the layers page."""
-    own = None if costs is None else costs.own_parameters()
-    pieces = [f"{_count(int(said.dead.sum()), 'dead unit')}, {int(said.redundant.sum()):,} that follow another one closely"]
-    pieces.append(f", of {run.units:,} in {_count(len(run.layers), 'layer')}. Correlations and ranks are over {_count(said.inputs, 'input')} kept.")
-    rows = []
-    for i, layer in enumerate(run.layers):
-        block = layer.kind == "block"
-        cells: list[Any] = [
-            html.Th(dcc.Link(layer.name, href=_layer_link(selection, layer), title=layer.name), scope="row"),
-            html.Td(f"{layer.units:,}", className="dv-num"),
-            *[_cell(selection, layer, flags) for flags in (said.dead, said.saturated, said.hyperactive, said.redundant)],
-            _bar(said.effective_rank[i] / max(said.full_rank[i], 1), f"{number(float(said.effective_rank[i]))} of {said.full_rank[i]}"),
-            _bar(float(said.gini[i]), f"{said.gini[i]:.2f}"),
-            html.Td("…", className="dv-small")
-            if own is None or costs is None
-            else html.Td("block", className="dv-small", title="What its layers make together; it has no units of its own to remove")
-            if block
-            else _bar(own[i] / max(costs.parameters, 1), percent(own[i] / max(costs.parameters, 1))),
-        ]
-        rows.append(html.Tr(cells, className="block" if block else ""))
-    head = html.Thead(html.Tr([html.Th(text, title=title, scope="col") for text, title in _HEADS]))
-    return [
-        note("".join(pieces)),
-        html.Div(html.Table([head, html.Tbody(rows)], className="dv-pruning-table"), className="dv-pruning-scroll", tabIndex=0),
-    ]
-
-
-def _cell(selection: Selection, layer: Layer, flags: np.ndarray) -> html.Td:
-    """How many units of a layer have a property; the number leads to the first of them."""
-    numbers = np.flatnonzero(flags[layer.columns])
-    if not len(numbers):
-        return html.Td("", className="dv-num")
-    named = ", ".join(map(str, numbers[:_LISTED])) + (" …" if len(numbers) > _LISTED else "")
-    share = len(numbers) / layer.units
-    link = dcc.Link(f"{len(numbers):,}", href=_unit_link(selection, layer, int(numbers[0])), title=f"{layer.name}, units {named}")
-    return html.Td([link, html.Div(className="bar", style={"width": f"{100 * share:.0f}%"})], className="dv-num counted")
-
-
-def _bar(share: float, text: str) -> html.Td:
-    return html.Td([html.Span(text), html.Div(className="bar", style={"width": f"{100 * min(max(share, 0), 1):.0f}%"})], className="dv-num barred")
-
-
-def _layer_link(selection: Selection, layer: Layer) -> str:
-    return dash.get_relative_path("/") + urlstate.query(run=selection.run_id, epoch=selection.epoch, layer=layer.name)
-
-
-def _unit_link(selection: Selection, layer: Layer, unit: int) -> str:
+def unit_link(selection: Selection, layer: Layer, unit: int) -> str:
     return dash.get_relative_path("/") + urlstate.query(run=selection.run_id, epoch=selection.epoch, layer=layer.name, unit=unit)
 
 
@@ -135,9 +72,9 @@ def proposal_card(selection: Selection, run: Run, want: Proposal, costs: Costs, 
     for name, numbers in listed:
         layer = run.layer(name)
         links: list[Any] = []
-        for unit in numbers[:_LISTED]:
-            links += [dcc.Link(str(unit), href=_unit_link(selection, layer, int(unit))), " "]
-        rest = len(numbers) - _LISTED
+        for unit in numbers[:LISTED]:
+            links += [dcc.Link(str(unit), href=unit_link(selection, layer, int(unit))), " "]
+        rest = len(numbers) - LISTED
         more = [html.Span(f"and {rest:,} more", className="dv-small")] if rest > 0 else []
         rows.append(
             html.Tr(
@@ -145,23 +82,18 @@ def proposal_card(selection: Selection, run: Run, want: Proposal, costs: Costs, 
             )
         )
     rest = len(groups) - len(listed)
-    closed = [cost.name for cost in costs.layers if cost.name in groups and not cost.cut]
     said = [
         html.B(f"{what}: {len(removed):,} of {prunable:,} units"),
         f" that can be removed. This saves {saved.parameters:,} parameters ({_share(saved.parameter_share)}) and "
         f"{_large(saved.macs)} multiply-adds an input ({_share(saved.mac_share)}).",
     ]
-    hint = (
-        [note(f"In {_count(len(closed), 'layer')} only the units' own weights count: values are added to others' there, so later weights stay.")]
-        if closed
-        else []
-    )
+    hints = _hints(want, costs, {name: len(numbers) for name, numbers in groups.items()}, len(removed))
     return [
         html.P(said),
-        *hint,
+        *hints,
         html.Details(
             [
-                html.Summary(f"The units, in {_count(len(groups), 'layer')}"),
+                html.Summary(f"The units, in {count(len(groups), 'layer')}"),
                 html.Table(html.Tbody(rows), className="dv-pruning-units"),
                 *([note(f"{rest} more layers are in the list as a file.")] if rest > 0 else []),
             ],
@@ -173,15 +105,31 @@ def proposal_card(selection: Selection, run: Run, want: Proposal, costs: Costs, 
                 _file("List as JSON", selection, want, "units.json"),
                 _file("Save the weights with zeros", selection, want, "weights.pt", kind="masked")
                 if "masked" in files
-                else _button("Make weights with zeros", _export(selection, want, "masked"), "soft"),
+                else button("Make weights with zeros", _export(selection, want, "masked"), "soft"),
                 _file("Save the smaller network", selection, want, "weights.pt", kind="sliced")
                 if "sliced" in files
-                else _button("Make a smaller network", _export(selection, want, "sliced"), "soft"),
+                else button("Make a smaller network", _export(selection, want, "sliced"), "soft"),
             ],
             className="dv-actions",
         ),
         *_told(files),
     ]
+
+
+def _hints(want: Proposal, costs: Costs, groups: Mapping[str, int], removed: int) -> list[Any]:
+    """What happens to later layers, where it is not the plain case."""
+    closed = [cost.name for cost in costs.layers if cost.name in groups and not cost.cut]
+    given = sum(groups[cost.name] for cost in costs.layers if cost.name in groups and cost.merges)
+    found = []
+    if want.which in keys.MERGED and given:
+        which = "them" if given == removed else f"{given:,} of them"
+        found.append(f"Later layers take {which} from the units that they follow, dead ones from none: their weights are fitted on the inputs kept.")
+    if closed:
+        found.append(
+            f"In {count(len(closed), 'layer')} only the units' own weights are saved: the values are added to others', normalised anew, or "
+            "consumed in a way that is not known, so what comes later keeps its shape."
+        )
+    return [note(text) for text in found]
 
 
 def _told(files: Mapping[str, str]) -> list[Any]:
@@ -201,7 +149,7 @@ def _told(files: Mapping[str, str]) -> list[Any]:
         if kind == "masked":
             found.append(f"Weights with zeros: a state_dict that loads into the original architecture; {close}.")
         else:
-            stayed = f" {_count(about['stayed'], 'unit')} had to stay, as zeros, where values are added." if about["stayed"] else ""
+            stayed = f" {count(about['stayed'], 'unit')} had to stay, as zeros: what comes later needs their places." if about["stayed"] else ""
             found.append(
                 f"The smaller network has {about['parameters']:,} parameters; {close}.{stayed} "
                 "It loads with dnnviz.pruning.export.load_sliced(network, state)."
@@ -227,10 +175,10 @@ def verify_offer(run: Run, epoch: int, names: Sequence[str], inputs: int, asked:
     seconds = pace(context().results, run, epoch)
     time = "" if seconds is None else f", {_duration(seconds * inputs * sets)}"
     text = (
-        f"Removes the proposal, and up to {keys.SHARES[-1]:.0%} of all units by {_count(len(names), 'criterion', 'criteria')}, counts how many of "
-        f"{_count(inputs, 'input')} kept are still classified right: {sets} networks{time}."
+        f"Removes the proposal, and up to {keys.SHARES[-1]:.0%} of all units by {count(len(names), 'criterion', 'criteria')}, counts how many of "
+        f"{count(inputs, 'input')} kept are still classified right: {sets} networks{time}."
     )
-    return html.Div([note(("Cancelled. " if cancelled else "") + text), html.Div(_button("Verify", asked), className="dv-actions")])
+    return html.Div([note(("Cancelled. " if cancelled else "") + text), html.Div(button("Verify", asked), className="dv-actions")])
 
 
 def curve_card(arrays: Mapping[str, np.ndarray], costs: Costs | None, theme: str) -> list[Any]:
@@ -263,8 +211,8 @@ def curve_card(arrays: Mapping[str, np.ndarray], costs: Costs | None, theme: str
     change = done["accuracy"] - before
     words = "changes no prediction" if done["agreement"] == 1 else f"changes {percent(1 - done['agreement'])} of the predictions"
     said: list[Any] = [
-        html.B(f"Removing the proposal's {_count(done['units'], 'unit')} {words}" if done["units"] else "The proposal removes no unit"),
-        f": accuracy {before:.1%} before, {done['accuracy']:.1%} after ({_points(change)}), on {_count(about['inputs'], 'input')} kept{given}.",
+        html.B(f"Removing the proposal's {count(done['units'], 'unit')} {words}" if done["units"] else "The proposal removes no unit"),
+        f": accuracy {before:.1%} before, {done['accuracy']:.1%} after ({_points(change)}), on {count(about['inputs'], 'input')} kept{given}.",
     ]
     head = html.Thead(html.Tr([html.Th(text, scope="col") for text in ("Criterion", "Units", "Parameters", "Multiply-adds")]))
     return [
@@ -298,8 +246,8 @@ def ablation_offer(chosen: Mapping[str, np.ndarray], to: str, asked: Mapping[str
     """Which units would be set to what."""
     total = sum(len(numbers) for numbers in chosen.values())
     named = keys.units_text(chosen)
-    text = f"{_count(total, 'unit')} set to {to}: {named[:160]}{' …' if len(named) > 160 else ''}."
-    return html.Div([note(text), html.Div(_button("Switch off", asked), className="dv-actions")])
+    text = f"{count(total, 'unit')} set to {to}: {named[:160]}{' …' if len(named) > 160 else ''}."
+    return html.Div([note(text), html.Div(button("Switch off", asked), className="dv-actions")])
 
 
 def ablation_card(selection: Selection, run: Run, arrays: Mapping[str, np.ndarray]) -> list[Any]:
@@ -340,7 +288,7 @@ def ablation_card(selection: Selection, run: Run, arrays: Mapping[str, np.ndarra
     ]
     heads = ("Class", "Inputs", "Before", "After", "Change", "", "Now taken for")
     said: list[Any] = [
-        html.B(f"{_count(total, 'unit')} set to {keys.EDITS[about['to']]} {'changes' if total == 1 else 'change'} {_count(changed, 'prediction')}"),
+        html.B(f"{count(total, 'unit')} set to {keys.EDITS[about['to']]} {'changes' if total == 1 else 'change'} {count(changed, 'prediction')}"),
         f" of {len(labels):,}: accuracy {first:.1%} before, {last:.1%} after ({_points(float(last - first))}).",
     ]
     again = "" if about["exact"] else " The whole network was run again."
@@ -370,7 +318,7 @@ def _large(value: int) -> str:
     return f"{value:,}"
 
 
-def _count(value: int, noun: str, plural: str | None = None) -> str:
+def count(value: int, noun: str, plural: str | None = None) -> str:
     return f"{value:,} {noun if value == 1 else plural or noun + 's'}"
 
 

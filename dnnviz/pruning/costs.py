@@ -16,7 +16,8 @@ from dnnviz.tracing import Op, Trace, Value
 
 _WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 # Operations through which a channel of zeros stays one, by itself.
-_KEEP_ZERO = operations.LAYOUTS | {"relu", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "mish", "hardswish", "tanh", "softsign"}
+_BENDING = {"relu", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "mish", "hardswish", "tanh", "softsign"}
+_KEEP_ZERO = operations.LAYOUTS | _BENDING
 _FLATTEN = {"flatten", "view", "reshape", "squeeze", "mean"}
 
 
@@ -82,11 +83,11 @@ def _cost(item: Found, seen: Trace, position: dict[int, int]) -> Cost:
         "norm": sum(len(norm.weights) for norm in norm_ops(item, op)),
         "macs": _macs(op),
     }
-    links, open_ = _links(item.tap.value, seen, position)
+    links, open_, straight = _links(item.tap.value, seen, position)
     if _is_output(item.tap.value, seen):
         return replace(plain, why="the network's output: a unit a class", **counts)
     cut = not open_ and not grouped and bool(links) and all(op.name == "batch_norm" for op in norm_ops(item, op))
-    return replace(plain, prunable=True, why="", cut=cut, links=tuple(links) if cut else (), **counts)
+    return replace(plain, prunable=True, why="", cut=cut, merges=cut and straight, links=tuple(links) if cut else (), **counts)
 
 
 def _is_output(value: Value, seen: Trace) -> bool:
@@ -104,10 +105,10 @@ def _is_output(value: Value, seen: Trace) -> bool:
     return False
 
 
-def _links(value: Value, seen: Trace, position: dict[int, int]) -> tuple[list[tuple[int, int, int]], bool]:
-    """(links to the layers that consume a value, whether something else does as well)."""
+def _links(value: Value, seen: Trace, position: dict[int, int]) -> tuple[list[tuple[int, int, int]], bool, bool]:
+    """(links to the layers that consume a value, whether something else does as well, whether nothing on the way bends it)."""
     links: list[tuple[int, int, int]] = []
-    open_ = False
+    open_, straight = False, True
     queue = [(value, 0, 1, value.channel)]
     while queue:
         here, offset, times, channel = queue.pop()
@@ -115,11 +116,12 @@ def _links(value: Value, seen: Trace, position: dict[int, int]) -> tuple[list[tu
             step = _step(op, here, offset, times, channel)
             if step is not None:
                 queue.append(step)
+                straight = straight and op.name not in _BENDING
             elif _takes(op, here, channel) and id(op.call) in position:
                 links.append((position[id(op.call)], offset, times))
             else:
                 open_ = True
-    return links, open_
+    return links, open_, straight
 
 
 def _step(op: Op, here: Value, offset: int, times: int, channel: int) -> tuple[Value, int, int, int] | None:

@@ -47,11 +47,12 @@ def magnitude(material: Material) -> np.ndarray:
 @register(
     "redundancy",
     title="Redundancy",
-    summary="Units that follow another unit of their layer most closely go first, as long as that one stays; silent units before all.",
-    citation="X. Suau et al., Filter distillation for network compression (correlation of responses), WACV 2020",
+    summary="Units that follow another unit of their layer most closely go first, dead ones before all; later layers take them from that one.",
+    citation="X. Suau et al., Filter distillation for network compression (correlation of responses), WACV 2020; S. Srinivas, R. V. Babu, "
+    "Data-free parameter pruning, BMVC 2015 (weights given to the unit that is followed)",
 )
 def redundancy(material: Material) -> np.ndarray:
-    """1 − a unit's largest correlation with a unit still there when it goes; −1 for silent units."""
+    """1 − a unit's largest correlation with a unit still there when it goes; −1 for dead units."""
     score = np.ones(len(material.mean))
     for layer in material.layers:
         columns = layer.columns

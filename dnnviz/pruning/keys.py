@@ -19,11 +19,13 @@ from dnnviz.pruning.saved import Costs
 from dnnviz.results import Results
 from dnnviz.store import Layer, Run
 
-VERSION = 1  # part of every key: raise it when the same question gets another answer
+VERSION = 2  # part of every key: raise it when the same question gets another answer
 SEEDS = 3  # repetitions of a criterion that draws
 SHARES = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5)  # of the units that may go, at which accuracy is measured
 THRESHOLDS = (0.9, 0.95, 0.98)
 WHICH = {"dead": "Dead units", "redundant": "Dead and redundant units"}  # proposals beside those by a criterion
+MERGED = {"redundant", "redundancy"}  # what goes by these follows another unit, from which later layers take it
+FITTED = 200  # inputs over which units are fitted to those they follow
 LEAST = 1  # percent that a proposal by a criterion removes at least
 KINDS = {"dead": "are dead", "redundant": "follow another one", "hyperactive": "are hyperactive", "saturated": "always fire"}  # in an ablation
 EDITS = {"zero": "zero", "mean": "their mean over the data"}

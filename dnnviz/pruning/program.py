@@ -60,10 +60,7 @@ class Program:
 
         whole: run the whole network every time.
         """
-        count = len(inputs)
-        if count < self.size:
-            # The traced operations may hold the size of the batch.
-            inputs = torch.cat([inputs, inputs[:1].expand(self.size - count, *inputs.shape[1:])])
+        count, inputs = len(inputs), self._filled(inputs)
         with torch.no_grad():
             if whole or not self.exact:
                 return [self._hooked(inputs, edits)[:count].numpy() for edits in variants]
@@ -78,6 +75,18 @@ class Program:
                 )
                 found.append(result[:count].float().numpy())
         return found
+
+    def values(self, inputs: torch.Tensor, layers: Sequence[str]) -> dict[str, torch.Tensor]:
+        """The values of layers for one batch of up to `size` inputs; only where the network is `exact`."""
+        wanted = {name: id(self.value(name)) for name in layers}
+        with torch.no_grad():
+            held = self._run(self.ops, {id(self.found.trace.input): self._filled(inputs)}, {}, set(wanted.values()))
+        return {name: held[key][: len(inputs)] for name, key in wanted.items()}
+
+    def _filled(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Inputs and repetitions of the first one: the traced operations may hold the size of the batch."""
+        missing = self.size - len(inputs)
+        return torch.cat([inputs, inputs[:1].expand(missing, *inputs.shape[1:])]) if missing > 0 else inputs
 
     def work(self, edits: Sequence[Edit]) -> float:
         """Share of the network's operations that are run again for a variant."""

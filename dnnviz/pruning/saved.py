@@ -17,6 +17,7 @@ class Cost:
     weights are for. weights, bias: their number in all. norm: parameters of the normalisation behind it, per unit.
     macs: multiply-adds for one input. links: (position of a layer, offset, times): unit u of this layer is the inputs offset +
     u·times … of that layer, for all that consume it; `cut`: these are known and end at weights, so that they go with the unit.
+    merges: on the way to them nothing bends the values, so that those weights can take a unit that follows another from that one.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Cost:
     norm: int = 0
     macs: int = 0
     cut: bool = False
+    merges: bool = False
     links: tuple[tuple[int, int, int], ...] = ()
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
+from dnnviz.analysis.units import THRESHOLD, course, even
 from dnnviz.catalogue import Catalogue
 from dnnviz.errors import DNNVizError
 from dnnviz.explain.plan import pace, store_pace
@@ -18,6 +19,7 @@ from dnnviz.models import load_snapshot
 from dnnviz.pruning import criteria, keys
 from dnnviz.pruning.costs import network_costs
 from dnnviz.pruning.export import masked, sliced
+from dnnviz.pruning.merging import merged, moments, swapped
 from dnnviz.pruning.program import Edit, Program
 from dnnviz.pruning.registry import find
 from dnnviz.pruning.saved import Costs, counted, saving
@@ -34,13 +36,18 @@ _AGREE = 1e-3  # largest relative difference of logits at which exported weights
 def run(settings: Settings, params: Mapping[str, Any], report: Report) -> list[str]:
     """Compute what is missing; returns the keys of the results.
 
-    params: run (id), epoch and what: "costs"; "verify" with criteria (names), proposal, split, most; "ablate" with units (text of
-    `keys.parse_units`), to (zero, mean), split; "export" with proposal and kind (masked, sliced). Raises DNNVizError with a
-    sentence for what does not exist, and where the network cannot be built again.
+    params: run (id), epoch and what: "costs"; "course" with threshold; "verify" with criteria (names), proposal, split, most;
+    "ablate" with units (text of `keys.parse_units`), to (zero, mean), split; "export" with proposal and kind (masked, sliced).
+    Raises DNNVizError with a sentence for what does not exist, and where the network cannot be built again.
     """
     opened = Catalogue(settings.runs).open(str(params.get("run")))
     epoch = keys.epoch_of(opened, params)
     results = Results(settings.private_cache() / "results")
+    if params.get("what") == "course":
+        threshold = keys.proposal({"threshold": params.get("threshold", THRESHOLD)}).threshold
+        report(0, 1, f"Looking at {len(opened.epochs)} epochs")
+        course(opened, results, threshold)
+        return []
     work = {"costs": lambda *_: [], "verify": _verify, "ablate": _ablate, "export": _export}.get(str(params.get("what")))
     if work is None:
         raise DNNVizError("This page asked for something about pruning that cannot be computed; reload it.")
@@ -88,23 +95,49 @@ class Bench:
             return [Edit(name, numbers) for name, numbers in chosen.items()]
         return [Edit(name, numbers, self.run.data_mean(self.epoch, name)[numbers].astype(np.float32)) for name, numbers in chosen.items()]
 
-    def predict(self, inputs: np.ndarray, variants: Sequence[Sequence[Edit]]) -> tuple[np.ndarray, bool]:
-        """(int64 [V, n]: the class that the network names for inputs kept, for each variant, whether only what changed was run again)."""
-        program = Program(self.model, torch.from_numpy(self.run.network_inputs(inputs[: min(len(inputs), 128)])))
+    def program(self, inputs: np.ndarray) -> Program:
+        """The network as operations, traced on the first of these inputs kept."""
+        return Program(self.model, torch.from_numpy(self.run.network_inputs(inputs[: min(len(inputs), 128)])))
+
+    def merging(self, program: Program, removals: Sequence[Sequence[Edit]]) -> Iterator[dict[str, torch.Tensor]]:
+        """For each removal the tensors of the network in which its units are given to those they follow; none where it cannot be run in parts."""
+        known = {}
+        if program.exact:
+            self.report(0, 1, "Fitting units to those they follow")
+            touched = {edit.layer for edits in removals for edit in edits}
+            names = [cost.name for cost in self.costs.layers if cost.merges and cost.name in touched]
+            known = moments(program, torch.from_numpy(self.run.network_inputs(even(self.run.kept, keys.FITTED))), names)
+        for edits in removals:
+            yield merged(self.model, program, self.costs, {edit.layer: edit.units for edit in edits}, known) if known else {}
+
+    def predict(self, inputs: np.ndarray, variants: Sequence[Sequence[Edit]], merge: Sequence[int] = ()) -> tuple[np.ndarray, bool]:
+        """(int64 [V, n]: the class that the network names for inputs kept, for each variant, whether only what changed was run again).
+
+        merge: the variants whose units are given to those they follow.
+        """
+        program = self.program(inputs)
         found = np.empty((len(variants), len(inputs)), dtype=np.int64)
         begun = time.perf_counter()
-        total = len(inputs) * len(variants)
-        for first in range(0, len(inputs), program.size):
+        total, done = len(inputs) * len(variants), 0
+
+        def fill(rows: Sequence[int], first: int) -> None:
+            nonlocal done
             batch = inputs[first : first + program.size]
             tensor = torch.from_numpy(self.run.network_inputs(batch))
+            for row, logits in zip(rows, program.logits(tensor, [variants[row] for row in rows]), strict=True):
+                found[row, first : first + len(batch)] = logits.argmax(axis=1)
+            done += len(batch) * len(rows)
+            self.report(done, total, f"Running {len(inputs):,} inputs, {len(variants)} variants")
+
+        plain = np.setdiff1d(np.arange(len(variants)), merge).tolist()
+        for first in range(0, len(inputs), program.size):
             # Few variants at once, so that progress is told and the job can be seen to move.
-            for start in range(0, len(variants), 8):
-                part = variants[start : start + 8]
-                for row, logits in enumerate(program.logits(tensor, part), start=start):
-                    found[row, first : first + len(batch)] = logits.argmax(axis=1)
-                self.report(
-                    first * len(variants) + len(batch) * (start + len(part)), total, f"Running {len(inputs):,} inputs, {len(variants)} variants"
-                )
+            for start in range(0, len(plain), 8):
+                fill(plain[start : start + 8], first)
+        for row, new in zip(merge, self.merging(program, [variants[row] for row in merge]) if merge else (), strict=True):
+            with swapped(self.model, new):
+                for first in range(0, len(inputs), program.size):
+                    fill([row], first)
         if len(variants) >= _TELLING:
             store_pace(self.results, self.run, self.epoch, (time.perf_counter() - begun) / total)
         return found, program.exact
@@ -133,7 +166,10 @@ def _verify(bench: Bench, params: Mapping[str, Any]) -> list[str]:
     counts = np.unique([min(round(share * int(may.sum())), least) for share in (0, *keys.SHARES)])
     proposed = keys.proposed(opened, epoch, want, bench.costs, bench.magnitude)
     removed = [np.zeros(0, np.int64), proposed, *(order[:count] for group in orders for order in group for count in counts[1:])]
-    predictions, exact = bench.predict(inputs, [bench.edits(keys.by_layer(opened, units)) for units in removed])
+    # Which of them are merged: the proposal, and the points of a criterion's curve; none without units.
+    names_of = ["", want.which, *(c.name for c, group in zip(chosen, orders, strict=True) for _ in group for _ in counts[1:])]
+    merge = [i for i, name in enumerate(names_of) if name in keys.MERGED and len(removed[i])]
+    predictions, exact = bench.predict(inputs, [bench.edits(keys.by_layer(opened, units)) for units in removed], merge)
     labels = opened.labels[inputs]
     right, same = (predictions == labels).mean(axis=1), (predictions == predictions[0]).mean(axis=1)
     offsets = [layer.offset for layer in opened.layers]
@@ -194,20 +230,23 @@ def _export(bench: Bench, params: Mapping[str, Any]) -> list[str]:
         raise DNNVizError("The proposal removes no unit, so there is nothing to export; choose another one.")
     chosen = keys.by_layer(opened, units)
     bench.report(0, 1, "Removing the units")
-    inputs = torch.from_numpy(opened.network_inputs(np.arange(min(opened.kept, 16))))
-    program = Program(bench.model, inputs)
-    batch = inputs[: program.size]
-    [measured] = program.logits(batch, [bench.edits(chosen)])
+    inputs = np.arange(min(opened.kept, 16))
+    program = bench.program(inputs)
+    batch = torch.from_numpy(opened.network_inputs(inputs[: program.size]))
+    edits = bench.edits(chosen)
+    [new] = bench.merging(program, [edits]) if want.which in keys.MERGED else [{}]
     stay: dict[str, np.ndarray] = {}
-    if kind == "sliced":
-        if not any(cost.cut for cost in bench.costs.layers if cost.name in chosen):
-            raise DNNVizError(
-                "Nothing of this proposal can be cut out: its units are added to those of other layers, or consumed in a way that is not known. "
-                "Take the weights with zeros instead."
-            )
-        result, stay = sliced(bench.model, program.found, bench.costs, chosen)
-    else:
-        result = masked(bench.model, program.found, chosen)
+    if kind == "sliced" and not any(cost.cut for cost in bench.costs.layers if cost.name in chosen):
+        raise DNNVizError(
+            "Nothing of this proposal can be cut out: the values of its units are added to others', normalised anew, or consumed in a way that is "
+            "not known. Take the weights with zeros instead."
+        )
+    with swapped(bench.model, new):
+        [measured] = program.logits(batch, [edits])
+        if kind == "sliced":
+            result, stay = sliced(bench.model, program.found, bench.costs, chosen)
+        else:
+            result = masked(bench.model, program.found, chosen)
     with torch.no_grad():
         try:
             output = result(batch).float().numpy()
@@ -227,6 +266,7 @@ def _export(bench: Bench, params: Mapping[str, Any]) -> list[str]:
         "parameters": sum(parameter.numel() for parameter in result.parameters()),
         "removed": len(units),
         "stayed": int(sum(len(numbers) for numbers in stay.values())),
+        "merged": bool(new),
     }
     bench.results.put(key, {"about": keys.packed(about), "content": np.frombuffer(buffer.getvalue(), dtype=np.uint8)})
     return [key]
