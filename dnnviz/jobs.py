@@ -38,6 +38,7 @@ TASKS: dict[str, str] = {
 
 KILLED = "The computation was ended by the system, most likely because memory ran out; ask for fewer inputs, or a smaller layer."
 
+PRELOAD = ["dnnviz.preload"]  # what the process that jobs are forked from imports
 _METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 _start_lock = threading.Lock()
 
@@ -49,7 +50,7 @@ def warm() -> None:
     from multiprocessing import forkserver
 
     with _start_lock:
-        multiprocessing.get_context(_METHOD).set_forkserver_preload(["dnnviz.preload"])
+        multiprocessing.get_context(_METHOD).set_forkserver_preload(PRELOAD)
         before = os.environ.get("PYTHONPATH")
         # Before Python 3.13 the fork server does not learn sys.path and would import nothing without a word.
         os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *([before] if before else [])])
