@@ -7,7 +7,7 @@
   let grid = null;
   let mine = 0; // number of the latest drawing: an answer that comes late is dropped
   let chosen = new Uint8Array(0); // [U]
-  let written = null; // text that the server has not answered yet
+  let pending = null; // text that is on its way into the address
   let drag = null; // {from, before, adding}: a range that is being drawn
   let anchor = null; // global number from which a range with Shift goes
   let writing = 0;
@@ -27,12 +27,10 @@
     const layers = description.layers;
     if (!grid || grid.host !== host) make(host);
     if (chosen.length !== description.units) chosen = new Uint8Array(description.units);
-    if (told && (written === null || told.text === written)) {
-      written = null;
-      if (!drag) {
-        chosen.fill(0);
-        for (const layer of layers) for (const unit of told.units[layer.name] || []) chosen[layer.offset + unit] = 1;
-      }
+    if (pending === (selection.ablate || "")) pending = null;
+    if (told && pending === null && !drag && told.text === (selection.ablate || "")) {
+      chosen.fill(0);
+      for (const layer of layers) for (const unit of told.units[layer.name] || []) chosen[layer.offset + unit] = 1;
     }
     grid.facts = { ...said, classes: description.classes };
     grid.total = layers.filter((layer) => layer.kind !== "block").reduce((sum, layer) => sum + layer.units, 0);
@@ -46,7 +44,7 @@
   }
 
   function make(host) {
-    drag = anchor = written = null;
+    drag = anchor = pending = null;
     grid = new dv.Grid(host, {
       scroller: document.getElementById("pruning-scroll"),
       fit: true,
@@ -140,10 +138,17 @@
     return parts.join("; ");
   }
 
-  function write() {
-    written = text();
+  // Clicks that follow each other closely change the address once.
+  function write(now) {
+    pending = now === undefined ? text() : now;
     clearTimeout(writing);
-    writing = setTimeout(() => dv.set("ablate", written), 250);
+    writing = setTimeout(
+      () => {
+        if (pending === (dv.selection.ablate || "")) pending = null;
+        else dv.set("ablate", pending);
+      },
+      now === undefined ? 250 : 0,
+    );
   }
 
   function count() {
@@ -181,14 +186,14 @@
   }
 
   document.addEventListener("click", (event) => {
-    if (event.target.closest("[data-pruning-clear]")) dv.set("ablate", "");
+    if (event.target.closest("[data-pruning-clear]")) write("");
     if (!event.target.closest("[data-pruning-add]")) return;
     // All units of a layer that prefer a class or are of a kind, behind what is named already.
     const value = (id) => document.getElementById(id).value;
     const kind = value("pruning-kind");
     const part = value("pruning-of") + ":" + (kind === "prefers" ? "prefers " + value("pruning-prefer") : kind);
-    const before = (dv.selection.ablate || "").trim().replace(/;$/, "");
-    if (!before.split(/;\s*/).includes(part)) dv.set("ablate", before ? before + "; " + part : part);
+    const before = (pending === null ? dv.selection.ablate || "" : pending).trim().replace(/;$/, "");
+    if (!before.split(/;\s*/).includes(part)) write(before ? before + "; " + part : part);
   });
 
   dv.pruning = { draw, grid: () => grid };

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from dnnviz import store
-from dnnviz.analysis.units import dead_units, effective_rank, gini, hyperactive, redundancy, units
+from dnnviz.analysis.units import FIGURES, course, dead_units, effective_rank, gini, hyperactive, redundancy, units
+from dnnviz.results import Results
 from tests.conftest import slack
 from tests.runs import write_run
 
@@ -85,3 +86,20 @@ def test_units_of_a_run_and_how_long_ten_thousand_take(tmp_path):
     assert (found.full_rank == 199).all()
     assert not found.dead.any() and not found.redundant.any()
     np.testing.assert_allclose(found.gini[0], gini(run.data_mean(0, "layer0")), rtol=1e-6)
+
+
+def test_the_course_over_the_epochs_is_what_is_said_of_each_and_is_kept(tmp_path, monkeypatch):
+    run, cache = write_run(tmp_path / "run", epochs=(0, 3)), Results(tmp_path / "cache")
+    assert course(run, cache, 0.9, most=run.units) is None, "two snapshots are more than may be looked at now"
+    found = course(run, cache, 0.9, most=2 * run.units)
+    assert found.shape == (2, len(FIGURES), len(run.layers))
+    for row, epoch in zip(found, run.epochs, strict=True):
+        said = units(run, epoch, 0.9)
+        for name, values in zip(FIGURES, row, strict=True):
+            own = getattr(said, name)
+            expected = own / np.maximum(said.full_rank, 1) if name == "effective_rank" else own
+            if len(own) == run.units:
+                expected = [own[layer.columns].mean() for layer in run.layers]
+            np.testing.assert_allclose(values, expected, rtol=1e-6, err_msg=name)
+    monkeypatch.setattr("dnnviz.analysis.units.units", lambda *_: pytest.fail("looked at again"))
+    np.testing.assert_array_equal(course(run, cache, 0.9, most=0), found)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -20,12 +18,13 @@ from dnnviz.models import build
 from dnnviz.pruning import criteria, keys, task
 from dnnviz.pruning.costs import network_costs
 from dnnviz.pruning.export import load_sliced, masked, sliced
+from dnnviz.pruning.merging import Moments, merged, moments, swapped
 from dnnviz.pruning.program import Edit, Program
 from dnnviz.pruning.registry import CRITERIA
 from dnnviz.pruning.saved import Costs, counted, saving
 from dnnviz.results import Results
-from dnnviz.settings import DEMO_RUNS, ROOT, Settings
-from tests.conftest import TIMEOUT, wait_for_jobs, wait_idle
+from dnnviz.settings import DEMO_RUNS, Settings
+from tests.conftest import wait_for_jobs, wait_idle
 from tests.networks import STYLES, Rectified
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -63,9 +62,9 @@ def digits_run():
 
 @pytest.fixture(scope="module")
 def pictures():
-    """Random pictures with structure, float32 [24, 3, 32, 32]."""
+    """Random pictures with structure, float32 [6, 3, 32, 32]."""
     generator = torch.Generator().manual_seed(0)
-    return nn.functional.interpolate(torch.randn(24, 3, 8, 8, generator=generator), 32, mode="bicubic")
+    return nn.functional.interpolate(torch.randn(6, 3, 8, 8, generator=generator), 32, mode="bicubic")
 
 
 # -- planted dead units ----------------------------------------------------------------------------------------------
@@ -77,7 +76,7 @@ def planted_in_digits(digits_run, shared_data):
     for layer, chosen in plan.items():
         silence(model, layer, layer.replace("conv", "bn") if "conv" in layer else None, chosen)
     values = {f"features.conv{i}": model.features.get_submodule(f"relu{i}") for i in range(1, 5)} | {"classifier.hidden": model.classifier.relu}
-    return model, torch.from_numpy(digits_run.network_inputs(np.arange(120))), "dnnviz:small_cnn?width=8", plan, values
+    return model, torch.from_numpy(digits_run.network_inputs(np.arange(60))), "dnnviz:small_cnn?width=8", plan, values
 
 
 def planted_in_resnet(digits_run, shared_data):
@@ -89,7 +88,7 @@ def planted_in_resnet(digits_run, shared_data):
         silence(model, layer, layer.replace("conv", "bn"), chosen)
     relus = {f"{block}.conv1": model.get_submodule(f"{block}.relu1") for block in blocks()}
     norms = {f"{block}.conv2": model.get_submodule(f"{block}.bn2") for block in blocks()}
-    return model, trained.cifar(shared_data, 24), "dnnviz:resnet20", plan, {"conv1": model.relu} | relus | norms
+    return model, trained.cifar(shared_data, 12), "dnnviz:resnet20", plan, {"conv1": model.relu} | relus | norms
 
 
 def zero_everywhere(model, inputs, values):
@@ -200,10 +199,10 @@ def test_parameters_and_multiply_adds_are_those_of_a_hand_count(small):
 
 
 def test_what_reaches_an_addition_keeps_the_weights_behind_it(resnet20, pictures, tmp_path):
-    run = captured(resnet20, pictures, tmp_path / "run", "dnnviz:resnet20")
+    run = captured(resnet20, pictures[:2], tmp_path / "run", "dnnviz:resnet20")
     costs, _ = costs_of(run, resnet20)
     cut = {cost.name for cost in costs.layers if cost.cut}
-    assert cut == {f"{block}.conv1" for block in blocks()}
+    assert {cost.name for cost in costs.layers if cost.merges} == cut == {f"{block}.conv1" for block in blocks()}
     assert costs.parameters == 269_722
     assert costs.macs == 40_551_040
     assert {cost.name for cost in costs.layers if not cost.prunable} == {*blocks(), "linear"}
@@ -277,6 +276,56 @@ def test_a_network_that_looks_at_its_data_is_run_as_a_whole():
         value = model.relu(model.a(other))
         value[:, [1, 2]] = 0
         np.testing.assert_allclose(changed, -model.b(value.mean(dim=(2, 3))).numpy(), rtol=1e-5, atol=1e-6)
+
+
+# -- merging ---------------------------------------------------------------------------------------------------------
+
+
+class Chain(nn.Module):
+    """Two convolutions and a linear layer; what takes the first one's units has a batch norm for a bias, what takes the second one's a bias."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(1, 4, 3), nn.Conv2d(4, 5, 3, bias=False)
+        self.norm, self.out = nn.BatchNorm2d(5), nn.Linear(5 * 4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.norm(self.b(torch.relu(self.a(x)))))
+        return self.out(nn.functional.max_pool2d(x, 2).flatten(1))
+
+
+def test_a_unit_that_follows_another_is_taken_from_that_one(tmp_path):
+    torch.manual_seed(1)
+    model = Chain().eval()
+    with torch.no_grad():
+        # Unit 2 of `a` is 1.5 · unit 0 + 3, unit 4 of `b` half of unit 1 + 1; both are above zero everywhere.
+        model.a.bias[0], model.a.weight[2] = 4.0, 1.5 * model.a.weight[0]
+        model.a.bias[2] = 1.5 * 4.0 + 3
+        model.b.weight[4] = model.b.weight[1]
+        model.norm.bias[1], model.norm.bias[4], model.norm.weight[4] = 20.0, 11.0, 0.5 * model.norm.weight[1]
+    inputs = torch.rand(12, 1, 8, 8)
+    run = captured(model, inputs, tmp_path / "chain", None, classes=3)
+    costs, _ = costs_of(run, model)
+    assert [cost.merges for cost in costs.layers] == [True, True, False]
+    program = Program(model, inputs)
+    chosen = {"a": np.array([2]), "b": np.array([4])}
+    edits = [Edit(name, own) for name, own in chosen.items()]
+    known = moments(program, inputs, list(chosen))
+    partner, slope, intercept = known["a"].fit(np.array([2]), centred=True)
+    assert partner.tolist() == [0] and slope == pytest.approx([1.5], rel=1e-4) and intercept == pytest.approx([3], rel=1e-3)
+    [before, zero] = program.logits(inputs, [[], edits])
+    with swapped(model, merged(model, program, costs, chosen, known)):
+        [given] = program.logits(inputs, [edits])
+        small, stay = sliced(model, program.found, costs, chosen)
+    assert np.abs(zero - before).max() > 0.1
+    np.testing.assert_allclose(given, before, atol=2e-3)
+    with torch.no_grad():
+        np.testing.assert_allclose(small(inputs).numpy(), given, atol=1e-5)
+        np.testing.assert_allclose(model(inputs).numpy(), before, atol=1e-6, err_msg="the network itself is as it was")
+    assert not stay and small.b.weight.shape == (4, 3, 3, 3)
+    # A dead unit leaves nothing, and what is left of a layer may be a single unit.
+    dead = Moments(np.array([0.0, 2.0]), np.array([[0.0, 0.0], [0.0, 5.0]])).fit(np.array([0]), centred=True)
+    assert [part.tolist() for part in dead] == [[1], [0], [0]]
 
 
 # -- exports ---------------------------------------------------------------------------------------------------------
@@ -392,6 +441,27 @@ def test_the_exported_weights_load_and_do_what_was_measured(settings, digits_run
         np.testing.assert_allclose(output, measured, atol=1e-5, err_msg=kind)
 
 
+def test_redundant_units_that_are_merged_keep_what_zeros_lose(settings, digits_run):
+    proposal = {"which": "redundancy", "share": 20}
+    _, arrays = ask(settings, "export", proposal=proposal, kind="masked")
+    assert keys.unpacked(arrays["about"])["merged"]
+    network = build("dnnviz:small_cnn?width=8", num_classes=10, in_channels=1)
+    network.load_state_dict(torch.load(io.BytesIO(arrays["content"].tobytes()), weights_only=True), strict=True)
+    inputs = keys.inputs_of(digits_run, "test", 0)
+    images, labels = torch.from_numpy(digits_run.network_inputs(inputs)), digits_run.labels[inputs]
+    known = keys.get_costs(Results(settings.private_cache() / "results"), digits_run, 25)
+    removed = keys.proposed(digits_run, 25, keys.proposal(proposal), *known)
+    edits = [Edit(name, own) for name, own in keys.by_layer(digits_run, removed).items()]
+    [zeros] = Program(digits_run.load_model(25), images).logits(images, [edits])
+    with torch.no_grad():
+        given = network.eval()(images).numpy()
+    assert (given.argmax(axis=1) == labels).mean() > 0.95 > 0.9 > (zeros.argmax(axis=1) == labels).mean()
+    # The curve measures the same network.
+    _, curve = ask(settings, "verify", criteria=["redundancy"], proposal=proposal, split="test", most=0)
+    assert keys.unpacked(curve["about"])["proposed"]["accuracy"] == pytest.approx((given.argmax(axis=1) == labels).mean())
+    assert curve["accuracy"][0][curve["counts"] == len(removed)] == pytest.approx((given.argmax(axis=1) == labels).mean())
+
+
 def test_what_cannot_be_is_a_sentence(settings, digits_run):
     for what, params, error, words in (
         ("magic", {}, DNNVizError, "cannot be computed"),
@@ -409,6 +479,12 @@ def test_what_cannot_be_is_a_sentence(settings, digits_run):
     ):
         with pytest.raises(error, match=words):
             ask(settings, what, **params)
+    for text, expected in (
+        ("*:dead", "classifier.hidden:3,15"),
+        ("features.conv1:all", "features.conv1:0-7"),
+        ("features.conv1:saturated", "features.conv1:0-7"),
+    ):
+        assert keys.units_text(keys.parse_units(digits_run, 25, text)) == expected
     text = "features.conv2:0,2-4,9; classifier.hidden:31"
     assert keys.units_text(keys.parse_units(digits_run, 25, text)) == text
 
@@ -427,34 +503,80 @@ def test_every_layer_keeps_a_unit_and_the_control_is_drawn_anew(settings, digits
     assert (again != orders["random"]).any()
 
 
-def test_the_view_needs_no_torch():
-    code = "import sys, dnnviz.components.pruning_cards, dnnviz.pruning_endpoints\nassert not {'torch', 'sklearn', 'scipy'} & set(sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 0, done.stderr
-
-
 # -- the view --------------------------------------------------------------------------------------------------------
 
 
-def test_the_view_shows_verifies_switches_off_and_exports(page, live_app):
-    page.goto(live_app.url + "/diagnosis?run=digits&view=pruning&prune-by=activation,random&prune-most=100")
+def cell(page, layer, unit):
+    """Middle of a unit's cell in the window, after scrolling to it."""
+    where = """([layer, unit]) => {
+        const grid = dnnviz.pruning.grid();
+        grid.host.scrollIntoView({ block: "center" });
+        const [box, frame] = [grid.box(layer, unit), grid.host.getBoundingClientRect()];
+        return [frame.left + grid.panelLeft[0] + box.x + grid.pitch / 2, frame.top + box.y + grid.pitchY / 2];
+    }"""
+    return page.evaluate(where, [layer, unit])
+
+
+def test_the_view_chooses_switches_off_verifies_and_exports(page, make_live_app, tmp_path):
+    from tests.runs import write_run
+
+    write_run(tmp_path / "runs" / "plain")
+    app = make_live_app(runs=[tmp_path / "runs", DEMO_RUNS])
+    asked = {"criteria": ["activation", "random"], "proposal": {"which": "redundant"}, "split": "all", "most": 100}
+    # What other tests prove of the job is there already; one job goes through the browser.
+    ask(app.settings, "verify", **asked)
+    ask(app.settings, "export", proposal=asked["proposal"], kind="sliced")
+    # A run without its network shows its units and says what is missing.
+    page.goto(app.url + "/diagnosis?run=plain&view=pruning")
+    page.locator("#pruning-proposal .dv-empty").wait_for()
+    wait_idle(page)
+    assert "does not say how to build its network" in page.locator("#pruning-proposal").inner_text()
+    assert page.locator(".dv-pruning-table tbody tr").count() == 4
+    assert page.get_by_role("button", name="Verify").count() == 0
+    page.evaluate("dnnviz.go('/diagnosis?run=digits&view=pruning&prune-by=activation,random&prune-most=100')")
+    page.locator(".dv-pruning-table .barred", has_text="56 %").wait_for()
+    wait_idle(page)
     table = page.locator(".dv-pruning-table tbody tr")
-    # The share of parameters comes by itself, once a job has looked at the network.
-    page.locator(".dv-pruning-table .barred", has_text="56 %").wait_for(timeout=2 * TIMEOUT)
-    wait_for_jobs(page)
-    assert table.count() == 6
+    assert table.count() == 6 and table.nth(4).locator(".course").count() == 6
     assert "2 dead units" in page.locator("#pruning-layers").inner_text()
     proposal = page.locator("#pruning-proposal")
     assert "Dead and redundant units: 2 of 120 units" in proposal.inner_text()
+    assert "Removing the proposal's 2 units changes no prediction" in page.locator("#pruning-curve").inner_text()
+    assert page.locator(".dv-pruning-reach tbody tr").count() == 2
     with page.expect_download() as download:
         proposal.get_by_role("link", name="List as CSV").click()
     rows = list(csv.reader(download.value.path().read_text().splitlines()))
     assert [row[:2] for row in rows[1:]] == [["classifier.hidden", "3"], ["classifier.hidden", "15"]]
-    page.get_by_role("button", name="Verify").click()
-    page.locator("#pruning-graph .js-plotly-plot").wait_for()
-    wait_for_jobs(page)
-    assert "Removing the proposal's 2 units changes no prediction" in page.locator("#pruning-curve").inner_text()
-    assert page.locator(".dv-pruning-reach tbody tr").count() == 2
+    with page.expect_download() as download:
+        proposal.get_by_role("link", name="Save the smaller network").click()
+    assert torch.load(download.value.path(), weights_only=True)["classifier.hidden.weight"].shape == (30, 32)
+    # Units are chosen in the grid: a click, a range with Shift, a range drawn, a layer by its name, the keyboard.
+    field, count = page.locator(".dv-pruning-bar .field input"), page.locator("#pruning-count")
+
+    def chosen(text):
+        page.wait_for_function("text => (dnnviz.selection.ablate || '') === text", arg=text)
+        wait_idle(page)
+        assert field.input_value() == text
+
+    page.mouse.click(*cell(page, "features.conv2", 2))
+    page.keyboard.down("Shift")
+    page.mouse.click(*cell(page, "features.conv2", 4))
+    page.keyboard.up("Shift")
+    page.mouse.click(*cell(page, "features.conv2", 3))
+    chosen("features.conv2:2,4")
+    page.mouse.move(*cell(page, "features.conv1", 6))
+    page.mouse.down()
+    page.mouse.move(*cell(page, "features.conv1", 1), steps=3)
+    page.mouse.up()
+    page.locator("#pruning-grid").focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Space")
+    chosen("features.conv1:1,3-6; features.conv2:2,4")
+    page.locator("#pruning-grid .dv-grid-label[data-layer='features.conv3']").click()
+    assert count.inner_text() == "39 of 130 units chosen, in 3 layers"
+    page.get_by_role("button", name="Choose none").click()
+    chosen("")
+    assert count.inner_text() == "No unit is chosen"
     # All units of the hidden layer that prefer the class 4.
     page.locator("#pruning-prefer").select_option("4")
     page.get_by_role("button", name="Add").click()
@@ -462,14 +584,7 @@ def test_the_view_shows_verifies_switches_off_and_exports(page, live_app):
     page.locator(".dv-pruning-classes").wait_for()
     wait_for_jobs(page)
     assert page.locator(".dv-pruning-classes tbody tr").first.inner_text().startswith("4")
-    assert "ablate=classifier.hidden:prefers+4" in page.url
-    proposal.get_by_role("button", name="Make a smaller network").click()
-    save = proposal.get_by_role("link", name="Save the smaller network")
-    save.wait_for()
-    wait_for_jobs(page)
-    with page.expect_download() as download:
-        save.click()
-    assert torch.load(download.value.path(), weights_only=True)["classifier.hidden.weight"].shape == (30, 32)
+    assert "ablate=classifier.hidden:prefers+4" in page.url and count.inner_text() == "5 of 130 units chosen, in 1 layer"
     saved = page.evaluate("async () => (await dnnviz.picture.compose()).svg")
     assert "features.conv4" in saved and "units removed, of 120" in saved and "changes no prediction" in saved
     # The address gives all of it back; what was computed is there at once.
@@ -477,20 +592,8 @@ def test_the_view_shows_verifies_switches_off_and_exports(page, live_app):
     page.locator("#pruning-graph .js-plotly-plot").wait_for()
     page.locator(".dv-pruning-classes").wait_for()
     wait_idle(page)
-    page.locator(".dv-pruning-bar .field input").fill("features.conv9:1")
+    assert count.inner_text() == "5 of 130 units chosen, in 1 layer"
+    field.fill("features.conv9:1")
     page.keyboard.press("Enter")
     page.locator("#pruning-ablation .alert").wait_for()
     assert "no layer 'features.conv9'" in page.locator("#pruning-ablation").inner_text()
-
-
-def test_a_run_without_its_network_shows_its_units_and_says_what_is_missing(page, make_live_app, tmp_path):
-    from tests.runs import write_run
-
-    write_run(tmp_path / "runs" / "plain")
-    app = make_live_app(runs=[tmp_path / "runs"])
-    page.goto(app.url + "/diagnosis?view=pruning")
-    page.locator("#pruning-proposal .dv-empty").wait_for()
-    wait_idle(page)
-    assert "does not say how to build its network" in page.locator("#pruning-proposal").inner_text()
-    assert page.locator(".dv-pruning-table tbody tr").count() == 4
-    assert page.get_by_role("button", name="Verify").count() == 0
