@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import dnnviz
 from dnnviz.analysis import dead_share, layer_health, stages
 from tests.runs import write_run
 
@@ -35,11 +36,15 @@ def test_stages_are_the_parts_a_person_would_fold(names: list[str], expected: st
     assert stages(names) == expected.split()
 
 
-def test_dead_units_are_those_that_never_fire(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "run")
-    active = np.ones(run.units, dtype=np.float32)
-    active[[0, 1, 7]] = 0
-    np.testing.assert_allclose(dead_share(active, run.layers), [2 / 6, 1 / 8, 0, 0])
+def test_dead_units_are_those_that_are_zero_everywhere(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", epochs=(0,), splits=("data",))
+    for name, units in (("active", [0, 1, 7, 8]), ("data_mean", [0, 1, 7])):
+        path = run.path / "snapshots" / "000000" / f"{name}.npy"
+        array = np.load(path)
+        array[:, units] = 0
+        np.save(path, array)
+    # Unit 8 is only ever negative: it speaks.
+    np.testing.assert_allclose(dead_share(dnnviz.open_run(run.path), 0), [2 / 6, 1 / 8, 0, 0])
 
 
 def test_health_figures_follow_the_store(tmp_path: Path) -> None:

@@ -75,10 +75,12 @@ def test_hellinger_is_that_of_the_definition():
 
 def test_swapped_colours_and_missing_normalisation_are_named_with_what_fits(resnet20, shared_data, tmp_path, results):
     with np.load(shared_data / "cifar10" / "test_1000.npz") as file:
-        images, labels = file["images"][600:900], file["labels"][600:900]
+        images, labels = file["images"][:60], file["labels"][:60]
     right = trained._normalised(images)
+    with torch.inference_mode():
+        known = resnet20(right).argmax(1).numpy() == labels
     swapped = trained._normalised(images[..., ::-1])
-    raw = torch.from_numpy(images[:60].transpose(0, 3, 1, 2).astype(np.float32))
+    raw = torch.from_numpy(images[:20].transpose(0, 3, 1, 2).astype(np.float32))
     faults = {
         "bgr": (swapped, {"mean": trained.MEAN, "std": trained.STD}, "red and blue swapped"),
         "raw": (raw, {"mean": (0.0,) * 3, "std": (1 / 255,) * 3}, "ImageNet's mean and standard deviation"),
@@ -94,10 +96,9 @@ def test_swapped_colours_and_missing_normalisation_are_named_with_what_fits(resn
         assert wanted in found.sentence
         assert found.values["distances"][wanted] < found.values["distances"]["as captured"]
         assert found.values["accuracy"][wanted] > found.values["accuracy"]["as captured"]
-        # Both numbers are those of the network itself.
-        with torch.inference_mode():
-            mended = float((resnet20(right[: len(data)]).argmax(1).numpy() == labels[: len(data)]).mean())
-        assert found.values["accuracy"][wanted] == pytest.approx(mended, abs=0.011)
+        # The accuracy it promises is that of the network on its inputs as they should be.
+        mended = float(known[: len(data)].mean())
+        assert found.values["accuracy"][wanted] == pytest.approx(mended, abs=0.02)
 
 
 def test_a_network_without_batch_norm_is_judged_by_its_loss_and_an_untrained_one_not_at_all():
@@ -140,7 +141,7 @@ def test_the_job_leaves_its_result_and_says_what_is_wrong(tmp_path):
 # -- units and layers --------------------------------------------------------------------------------------------------
 
 
-def test_dead_and_saturated_layers_are_named(tmp_path, results):
+def test_dead_and_constant_layers_are_named(tmp_path, results):
     def change(arrays, run):
         sure(arrays, run)
         dead, still = run.layer("layer1.0.conv1").columns, run.layer("conv1").columns
@@ -150,11 +151,13 @@ def test_dead_and_saturated_layers_are_named(tmp_path, results):
         arrays["data_std"][:, still.start : still.start + 3] = 1e-3
 
     found = findings(planted(tmp_path / "run", change), results)
-    assert set(named(found)) == {"dead", "saturated", "scale"}
+    assert set(named(found)) == {"dead", "constant", "scale"}
     assert found["dead"].severity == "attention"
     assert found["dead"].values["layers"] == ["layer1.0.conv1"]
-    assert "8 of 8 units of layer1.0.conv1 never fire on any of 400 inputs" in found["dead"].sentence
-    assert found["saturated"].sentence.startswith("3 of 6 units of conv1 vary by less than 1.0 %")
+    assert "8 of 8 units of layer1.0.conv1 are zero on all 400 inputs" in found["dead"].sentence
+    assert found["constant"].sentence.startswith("3 of 6 units of conv1 are alike on every input")
+    # Where they are seen: the units of that layer which go when what is dead is removed.
+    assert found["dead"].link.values == {"view": "pruning", "prune": "dead", "layer": "layer1.0.conv1"}
     assert "nothing gets through" in found["scale"].sentence
 
 
@@ -192,78 +195,43 @@ def test_values_that_are_not_finite_are_named(tmp_path, results):
 # -- training ----------------------------------------------------------------------------------------------------------
 
 
-def digits(count):
-    from sklearn.datasets import load_digits
-
-    known = load_digits()
-    return torch.tensor(known.images[:count] / 16, dtype=torch.float32)[:, None], torch.tensor(known.target[:count])
-
-
-def learn(model, parameters, images, labels, epochs, rate, after):
-    """Plain training, a batch of 50 at a time; after(epoch) is called before the first epoch and after each."""
-    optimizer = torch.optim.SGD(parameters, lr=rate, momentum=0.9)
-    after(0)
-    for epoch in range(1, epochs + 1):
-        model.train()
-        for rows in torch.randperm(len(images)).split(50):
-            optimizer.zero_grad()
-            nn.functional.cross_entropy(model(images[rows]), labels[rows]).backward()
-            optimizer.step()
-        after(epoch)
-
-
-def small():
-    torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Conv2d(1, 8, 3, padding=1),
-        nn.ReLU(),
-        nn.Conv2d(8, 8, 3, padding=1),
-        nn.ReLU(),
-        nn.Flatten(),
-        nn.Linear(512, 32),
-        nn.ReLU(),
-        nn.Linear(32, 10),
-    )
-
-
 def test_a_layer_that_is_frozen_is_named_with_its_epoch(tmp_path, results):
-    images, labels = digits(300)
-    model = small()
-    recorder = dnnviz.Recorder(
-        tmp_path / "run", model, list(zip(images, labels.tolist(), strict=True)), inputs=50, classes=[str(i) for i in range(10)]
-    )
-
-    def after(epoch):
-        recorder.record(epoch)
-        if epoch == 2:
-            model[0].weight.requires_grad_(False)
-            model[0].bias.requires_grad_(False)
-            model[0].weight.grad = model[0].bias.grad = None
-
-    # The first layer learns fast until it is frozen, so that nothing but the freezing makes it still.
-    parameters = [{"params": model[0].parameters(), "lr": 0.3}, {"params": model[2:].parameters()}]
-    learn(model, parameters, images, labels, 6, 0.05, after)
+    run = write_run(tmp_path / "run", epochs=(0, 1, 2, 3, 4, 5))
+    # Every layer is drawn anew at each epoch; the first one stays as it is from epoch 2 on.
+    still = run.layer("conv1").columns
+    folders = [run.path / "snapshots" / f"{epoch:06d}" for epoch in run.epochs]
+    for folder in folders[3:]:
+        array = np.load(folder / "class_mean.npy")
+        array[..., still] = np.load(folders[2] / "class_mean.npy")[..., still]
+        np.save(folder / "class_mean.npy", array)
     found = findings(dnnviz.open_run(tmp_path / "run"), results)
     assert found["stopped"].severity == "attention"
-    assert found["stopped"].values["layers"] == {"0": 2}
-    assert found["stopped"].sentence.startswith("0 stopped learning at epoch 2")
+    assert found["stopped"].values["layers"] == {"conv1": 2}
+    assert found["stopped"].sentence.startswith("conv1 stopped learning at epoch 2")
     assert found["stopped"].picture.mark == 2
-    # At epoch 2 nothing can be seen yet, since the layer stopped only there.
-    assert findings(dnnviz.open_run(tmp_path / "run"), results)["overfitting"].severity == "unknown"
 
 
 def test_overfitting_is_named_from_the_epoch_where_the_held_out_loss_was_smallest(tmp_path, results):
-    images, labels = digits(400)
+    digits = dnnviz.open_run(DEMO_RUNS / "digits")
+    images = torch.from_numpy(digits.images(np.arange(digits.kept))[:, ::2, ::2, 0].astype(np.float32) / 255)[:, None]
+    labels = torch.tensor(digits.labels)
     torch.manual_seed(1)
-    wrong = torch.where(torch.rand(100) < 0.3, torch.randint(0, 10, (100,)), labels[:100])
-    model = small()
-    data = {"train": list(zip(images[:100], wrong.tolist(), strict=True)), "test": list(zip(images[100:], labels[100:].tolist(), strict=True))}
-    recorder = dnnviz.Recorder(tmp_path / "run", model, data, every=5, inputs=200, classes=[str(i) for i in range(10)])
-    learn(model, model.parameters(), images[:100], wrong, 40, 0.05, lambda epoch: recorder.record(epoch))
+    # A third of the labels that it is trained on are wrong: what there is to learn is learned first, then each input by heart.
+    wrong = torch.where(torch.rand(60) < 0.3, torch.randint(0, 10, (60,)), labels[:60])
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 48), nn.ReLU(), nn.Linear(48, 10))
+    data = {"train": list(zip(images[:60], wrong.tolist(), strict=True)), "test": list(zip(images[60:], labels[60:].tolist(), strict=True))}
+    recorder = dnnviz.Recorder(tmp_path / "run", model, data, every=20, inputs=100, classes=[str(i) for i in range(10)])
+    weights = list(model.parameters())
+    for epoch in range(161):
+        recorder.record(epoch)
+        loss = nn.functional.cross_entropy(model.train()(images[:60]), wrong)
+        with torch.no_grad():
+            for weight, gradient in zip(weights, torch.autograd.grad(loss, weights), strict=True):
+                weight -= gradient
     run = dnnviz.open_run(tmp_path / "run")
     losses = [run.metrics(epoch)["splits"]["test"]["loss"] for epoch in run.epochs]
     lowest = run.epochs[int(np.argmin(losses))]
-    assert 0 < lowest < 40, losses
+    assert 0 < lowest < 160, losses
     found = findings(run, results)["overfitting"]
     assert found.severity in ("look", "attention")
     assert found.values["from"] == lowest

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dnnviz import results
+from dnnviz.analysis.units import dead_units
 from dnnviz.results import Results
 from dnnviz.store import Layer, Run
 
@@ -63,7 +64,8 @@ class Event(NamedTuple):
 def evolution(run: Run, cache: Results) -> Evolution:
     """The evolution of a run, computed once and kept in the results cache under the content of its snapshots."""
     counts = run.class_counts.tolist()
-    key = results.key("evolution", snapshots=[run.digest(epoch) for epoch in run.epochs], counts=counts, layers=[e.units for e in run.layers])
+    snapshots = [run.digest(epoch) for epoch in run.epochs]
+    key = results.key("evolution", version=2, snapshots=snapshots, counts=counts, layers=[e.units for e in run.layers])
     held = cache.get(key)
     if held is None:
         with cache.lock(key):
@@ -86,12 +88,12 @@ def follow(run: Run) -> Evolution:
     before: np.ndarray | None = None
     for i, epoch in enumerate(run.epochs):
         class_mean = run.class_mean(epoch)
-        silent = run.active(epoch) == 0
+        activation = run.data_mean(epoch)
+        silent = dead_units(run.active(epoch), activation)
         settled = preferred[i - 1] if i else np.full(run.units, NONE, dtype=np.int16)
         preferred[i] = np.where(silent, NONE, preferred_class(class_mean, run.class_std(epoch), class_sizes, settled))
         if i:
             events[i] = unit_events(preferred[i - 1], preferred[i])
-        activation = run.data_mean(epoch)
         for j, layer in enumerate(run.layers):
             dead[i, j] = silent[layer.columns].mean()
             mean[i, j] = activation[layer.columns].mean()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from dnnviz.analysis.units import dead_units
 from dnnviz.store import Layer, Run
 
 FIGURES: dict[str, str] = {
@@ -16,12 +17,14 @@ FIGURES: dict[str, str] = {
 }
 
 
-def dead_share(active: np.ndarray, layers: Sequence[Layer]) -> np.ndarray:
-    """Share of units that never fire, per layer.
+def dead_share(run: Run, epoch: int) -> np.ndarray:
+    """Share of units that are dead (`dnnviz.analysis.units.dead_units`) per layer of a snapshot: float64 [len(run.layers)]."""
+    return _share(dead_units(run.active(epoch), run.data_mean(epoch)), run.layers)
 
-    active: float [U], fraction of inputs on which each unit was above zero somewhere. Returns float64 [len(layers)].
-    """
-    return np.array([float(np.mean(active[layer.columns] == 0.0)) for layer in layers])
+
+def _share(units: np.ndarray, layers: Sequence[Layer]) -> np.ndarray:
+    """float64 [len(layers)]: share of units, bool [U], that are so."""
+    return np.array([float(np.mean(units[layer.columns])) for layer in layers])
 
 
 def layer_health(run: Run, epoch: int, figure: str) -> np.ndarray:
@@ -29,11 +32,11 @@ def layer_health(run: Run, epoch: int, figure: str) -> np.ndarray:
     if figure == "mean":
         values = run.data_mean(epoch)
         return np.array([float(np.mean(values[layer.columns])) for layer in run.layers])
-    active = run.active(epoch)
     if figure == "dead":
-        return dead_share(active, run.layers)
+        return dead_share(run, epoch)
+    active = run.active(epoch)
     if figure == "saturated":
-        return np.array([float(np.mean(active[layer.columns] >= 1.0)) for layer in run.layers])
+        return _share(active >= 1.0, run.layers)
     if figure == "active":
         return np.array([float(np.mean(active[layer.columns])) for layer in run.layers])
     raise ValueError(f"{figure!r} is no health figure; it must be one of {', '.join(FIGURES)}")

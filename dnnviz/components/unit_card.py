@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from dash import dcc, html
 
+from dnnviz.analysis.units import dead_units
 from dnnviz.components.controls import note, page_link, section
 from dnnviz.components.details import bars, number, percent, thumbnail, unit_bars
 from dnnviz.figures.course import course
@@ -38,7 +39,9 @@ def unit_card(selection: Selection, theme: str = "light", here: str = "/") -> li
 
 def _unit_card(selection: Selection, run: Run, layer: Layer, unit: int, theme: str, here: str) -> list[Any]:
     active = float(run.active(selection.epoch, layer)[unit])
-    life = "dead: never above zero" if active == 0 else "fires on every input" if active >= 1 else f"fires on {percent(active)} of inputs"
+    life = "fires on every input" if active >= 1 else f"fires on {percent(active)} of inputs" if active > 0 else "never above zero"
+    if dead_units(run.active(selection.epoch, layer), run.data_mean(selection.epoch, layer))[unit]:
+        life = "dead: zero on every input"
     parts: list[Any] = [
         html.H1(f"{layer.name} · unit {unit}", className="dv-title"),
         note(f"{describe(layer)}, {life}."),
@@ -64,10 +67,10 @@ def _unit_card(selection: Selection, run: Run, layer: Layer, unit: int, theme: s
 def _layer_card(selection: Selection, run: Run, layer: Layer) -> list[Any]:
     active = run.active(selection.epoch, layer)
     mean = run.data_mean(selection.epoch, layer)
-    dead = np.flatnonzero(active == 0)
+    dead = dead_units(active, mean)
     rows = [
         ("Units", str(layer.units)),
-        ("Dead (never fire)", f"{len(dead)}, {percent(len(dead) / layer.units)}"),
+        ("Dead (always zero)", f"{int(dead.sum())}, {percent(float(dead.mean()))}"),
         ("Always fire", f"{int((active >= 1).sum())}, {percent(float((active >= 1).mean()))}"),
         ("Mean activation", number(float(mean.mean()))),
         ("Fires on, mean of units", percent(float(active.mean()))),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dnnviz.analysis.diagnosis.finding import ATTENTION, FINE, LOOK, Finding, Link, Reliability, Subject, check, percent
+from dnnviz.analysis.diagnosis.finding import ATTENTION, FINE, LOOK, UNSURE, Finding, Reliability, Subject, check, percent
 from dnnviz.errors import RunError
 
 BINS = 15
@@ -150,9 +150,8 @@ def calibration(subject: Subject) -> Finding:
     beyond = found.error - found.chance
     level = f"on {where} it is {percent(found.confidence)} sure on average and {percent(found.accuracy)} right"
     measured = f"calibration error {found.error:.3f}, adaptive {found.adaptive:.3f}, by chance {found.chance:.3f}"
-    link = Link("See the inputs it is least sure of", "/attribution", {"by": "unsure"})
     if found.error <= found.limit or beyond <= SLIGHT:
-        return Finding(FINE, f"Confidence and accuracy agree: {level} ({measured}).", values, link, found.bins)
+        return Finding(FINE, f"Confidence and accuracy agree: {level} ({measured}).", values, UNSURE, found.bins)
     what = "overconfident" if found.confidence > found.accuracy else "underconfident"
     said = f"The network is {what}: {level} ({measured}); a temperature of {found.temperature:.2f} brings the error to {found.mended:.3f}."
-    return Finding(ATTENTION if beyond > STRONG else LOOK, said, values, link, found.bins, weight=beyond)
+    return Finding(ATTENTION if beyond > STRONG else LOOK, said, values, UNSURE, found.bins, weight=beyond)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dnnviz.analysis.diagnosis.finding import ATTENTION, FINE, LOOK, PERCENT, Bars, Finding, Link, Subject, check, listed, percent
+from dnnviz.analysis.diagnosis.finding import ATTENTION, FINE, LOOK, PERCENT, UNSURE, Bars, Finding, Link, Subject, check, listed, percent
 from dnnviz.errors import RunError
 
 SHARE, LEAST = 0.25, 5  # share of a class's inputs that are taken for one other class, and their number, from which it is worth a look
@@ -31,10 +31,25 @@ def accuracy(subject: Subject) -> Finding:
         guess = 1 / len(run.classes)  # one input a class or so: the most frequent one says nothing
     error = float(np.sqrt(max(right * (1 - right), guess * (1 - guess)) / len(labels)))
     values = {"accuracy": right, "guessing": guess, "inputs": len(labels)}
+    link = Link("See what it gets wrong", "/attribution", {"by": "wrong"}) if right < 1 else UNSURE
     if right <= guess + 2 * error and len(labels) >= 10:
         said = f"The network is right on {percent(right)} of {where}, no better than guessing ({percent(guess)})."
-        return Finding(ATTENTION, said, values, Link("See what it gets wrong", "/attribution", {"by": "wrong"}), weight=5)
-    return Finding(FINE, f"The network is right on {percent(right)} of {where}; guessing would give {percent(guess)}.", values)
+        return Finding(ATTENTION, said, values, link, weight=5)
+    said = f"The network is right on {percent(right)} of {where}; guessing would give {percent(guess)}."
+    return Finding(FINE, said, values, link, _by_class(subject))
+
+
+def _by_class(subject: Subject) -> Bars | None:
+    """Accuracy of the classes of which there are enough inputs, those with the lowest; None where there are none."""
+    table = confusion(subject)
+    sizes = table.sum(axis=1)
+    known = np.flatnonzero(sizes >= LEAST)
+    if not len(known):
+        return None
+    shares = np.diagonal(table)[known] / sizes[known]
+    rows = sorted(known[np.argsort(shares, kind="stable")[:_ROWS]].tolist())
+    title = "Accuracy by class" if len(rows) == len(known) else f"The {len(rows)} classes with the lowest accuracy"
+    return Bars(tuple(subject.run.classes[i] for i in rows), tuple(float(table[i, i] / sizes[i]) for i in rows), unit=PERCENT, title=title)
 
 
 def confusion(subject: Subject) -> np.ndarray:
@@ -60,12 +75,15 @@ def confused(subject: Subject) -> Finding:
     table = confusion(subject)
     sizes = table.sum(axis=1)
     if sizes.max() < LEAST:
-        raise RunError(f"At most {sizes.max()} inputs of a class are kept: too few to say which classes are taken for each other.")
+        kept = "One input" if sizes.max() == 1 else f"{sizes.max()} inputs"
+        raise RunError(
+            f"{kept} of a class at most {'is' if sizes.max() == 1 else 'are'} kept: too few to say which classes are taken for each other."
+        )
     right = np.diagonal(table)
     wrong = table.copy()
     np.fill_diagonal(wrong, 0)
     if not wrong.any():
-        return Finding(FINE, f"No input of {where} is taken for another class.", {"pairs": []})
+        return Finding(FINE, f"No input of {where} is taken for another class.", {"pairs": []}, UNSURE)
     order = np.argsort(-wrong, axis=None, kind="stable")[:_ROWS]
     pairs = [(int(i), int(j)) for i, j in zip(*np.unravel_index(order, wrong.shape), strict=True) if wrong[i, j]]
     values = {"pairs": [(_name(run.classes, i), _name(run.classes, j), int(wrong[i, j]), int(sizes[i])) for i, j in pairs]}
@@ -104,8 +122,6 @@ def imbalance(subject: Subject) -> Finding:
     between = f"from {counts[low]:,} (“{run.classes[low]}”) to {counts[high]:,} (“{run.classes[high]}”)"
     if ratio == 1 and not absent:
         return Finding(FINE, f"Every class of {run.splits[split]} has {counts[low]:,} inputs.", values)
-    if ratio <= UNEVEN and not absent:
-        return Finding(FINE, f"The classes of {run.splits[split]} have {between} inputs.", values)
     rows = sorted(
         {int(i) for i in np.argsort(counts, kind="stable")[: _ROWS // 2]} | {int(i) for i in np.argsort(-counts, kind="stable")[: _ROWS // 2]}
     )
@@ -115,10 +131,12 @@ def imbalance(subject: Subject) -> Finding:
         frozenset(r for r, i in enumerate(rows) if counts[i] * UNEVEN < counts[high]),
         title="Inputs of each class",
     )
+    link = Link("See the smallest class", "/", {"show": f"class:{low}"})
+    if ratio <= UNEVEN and not absent:
+        return Finding(FINE, f"The classes of {run.splits[split]} have {between} inputs.", values, link, picture)
     missing = f" and none of {listed([f'“{name}”' for name in absent])}" if absent else ""
     said = f"The classes of {run.splits[split]} are uneven: {between} inputs{missing}."
-    show = {"show": f"class:{low}"}
-    return Finding(ATTENTION if ratio > SKEWED or absent else LOOK, said, values, Link("See the smallest class", "/", show), picture, weight=ratio)
+    return Finding(ATTENTION if ratio > SKEWED or absent else LOOK, said, values, link, picture, weight=ratio)
 
 
 def _name(classes: list[str], index: int) -> str:

@@ -62,6 +62,9 @@ class Link:
     values: Mapping[str, str] = field(default_factory=dict)
 
 
+UNSURE = Link("See the inputs it is least sure of", "/attribution", {"by": "unsure"})
+
+
 @dataclass(frozen=True)
 class Finding:
     """What a check says of a run: a severity, one sentence with its numbers, the evidence, and where to look further.

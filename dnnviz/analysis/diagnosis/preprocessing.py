@@ -18,8 +18,10 @@ from dnnviz.store import Run
 CAPTURED = "as captured"
 FAR = 0.2  # distance from which on another preprocessing is looked for; right ones measured 0.01 to 0.11, wrong ones 0.30 to 0.97
 STRANGE = 0.35  # distance that is worth a look even where nothing fits better
-ERRORS = 3.0  # standard errors of the paired losses from which on another preprocessing is better
-GAIN = 0.1  # and by which share of the loss
+SIGNS = 4.0  # z of a sign test over the inputs from which on another preprocessing is better; losses themselves have too long a tail to be tested
+GAIN = 0.1  # and by which share of the mean loss
+ALIKE = 1.1  # times the smallest loss: up to there two kinds of preprocessing do about as well
+RISE = 2.0  # standard errors by which the accuracy must rise as well where no batch norm is at hand: a sharper picture alone lowers losses
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _CIFAR = ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
 _CAFFE = tuple(v / 255 for v in (123.68, 116.779, 103.939))
@@ -122,8 +124,9 @@ def hellinger(mean: np.ndarray, variance: np.ndarray, other_mean: np.ndarray, ot
     "The kept inputs go through the layers before the first batch norm; mean and variance of what arrives there are held against its running mean "
     "and variance from training: root mean square over channels of the Hellinger distance of two normal distributions (0 equal, 1 apart). The same "
     "for other preprocessing, and for the candidates the loss of the whole network. Named when another one halves a distance above "
-    f"{FAR:g}, or lowers the loss by more than {percent(GAIN)} and {ERRORS:g} standard errors.",
-    "Running statistics: S. Ioffe and C. Szegedy, Batch normalization, ICML 2015.",
+    f"{FAR:g}, or lowers the mean loss by more than {percent(GAIN)} and that of so many single inputs that a sign test gives z of {SIGNS:g} (without "
+    f"a batch norm: and raises the accuracy by {RISE:g} standard errors).",
+    "Running statistics: S. Ioffe and C. Szegedy, Batch normalization, ICML 2015. Sign test: W. Dixon and A. Mood, JASA 41, 1946.",
 )
 def preprocessing(subject: Subject) -> Finding:
     """Whether the network is given its inputs as it was trained on them."""
@@ -142,16 +145,18 @@ def judge(trial: Trial, classes: int) -> Finding:
     own = float(trial.distances[0])
     loss, right = trial.losses.mean(axis=1), trial.right.mean(axis=1)
     knows = 1 / classes + 3 * np.sqrt(1 / classes / count)
-    gain = trial.losses[0] - trial.losses
+    gain, rise = trial.losses[0] - trial.losses, trial.right - trial.right[0]
     with np.errstate(invalid="ignore"):
-        mean, error = gain.mean(axis=1), gain.std(axis=1) / np.sqrt(count)
+        mean, signs = gain.mean(axis=1), np.sign(gain).sum(axis=1) / np.sqrt(count)
+        sure = rise.mean(axis=1) > RISE * rise.std(axis=1) / np.sqrt(count)
     tried = np.isfinite(loss)
     told = tried & (np.maximum(right, right[0]) > knows)  # a network that knows nothing tells no preprocessing from another
-    better = told & (mean > ERRORS * error) & (mean > GAIN * loss[0]) & (right >= right[0])
+    better = told & (signs >= SIGNS) & (mean > GAIN * loss[0]) & (right >= right[0])
     if trial.layer:
         better &= trial.distances <= 1.25 * own
-        fits = (trial.distances <= own / 2) & (own >= FAR) & ~(told & (mean < -2 * error))
+        fits = (trial.distances <= own / 2) & (own >= FAR) & ~(told & (signs < -2))
     else:
+        better &= sure
         fits = np.zeros(len(names), dtype=bool)
     values = {
         "distances": dict(zip(names, trial.distances.tolist(), strict=True)),
@@ -163,8 +168,9 @@ def judge(trial: Trial, classes: int) -> Finding:
     link = Link("See an input", "/", {"show": "input:0"})
     candidates = np.flatnonzero(fits | better)
     if len(candidates):
-        # What the loss says outweighs the distance: swapped colours hardly move a mean.
-        best = int(min(candidates, key=lambda i: (loss[i] if tried[i] else np.inf, trial.distances[i])))
+        # What the loss says outweighs the distance: swapped colours hardly move a mean. Of ways that do about as well, the simpler change.
+        least = np.nanmin(loss[candidates], initial=np.inf)
+        best = int(min(candidates, key=lambda i: (not (loss[i] <= ALIKE * least), ", " in names[i], loss[i], trial.distances[i])))
         values["best"] = names[best]
         parts = []
         if trial.layer:
@@ -174,13 +180,15 @@ def judge(trial: Trial, classes: int) -> Finding:
                 f"accuracy {percent(float(right[best]))} instead of {percent(float(right[0]))}, loss {loss[best]:.2f} instead of {loss[0]:.2f}"
             )
         said = f"The preprocessing looks wrong: “{names[best]}” fits better ({'; '.join(parts)}; {count} inputs)."
-        sure = bool(fits[best]) or right[best] - right[0] >= 0.02
-        return Finding(ATTENTION if sure else LOOK, said, values, link, _picture(trial, best), weight=4 + own if trial.layer else 4)
+        plain = bool(fits[best]) or right[best] - right[0] >= 0.02
+        return Finding(ATTENTION if plain else LOOK, said, values, link, _picture(trial, best), weight=4 + own if trial.layer else 4)
     if not trial.layer:
         if not told.any():
             raise RunError(f"{trial.reason} The network does not know the classes of its inputs either, so that no loss could tell.")
-        said = f"None of {int(tried.sum()) - 1} other kinds of preprocessing gives a smaller loss than this one ({loss[0]:.2f}). {trial.reason}"
-        return Finding(FINE, said, values, link)
+        said = (
+            f"None of {int(tried.sum()) - 1} other kinds of preprocessing gives a clearly smaller loss than this one ({loss[0]:.2f}). {trial.reason}"
+        )
+        return Finding(FINE, said, values, link, _picture(trial, 0))
     nearest = int(np.nanargmin(trial.distances[1:])) + 1 if len(names) > 1 else 0
     if own >= STRANGE:
         said = f"What arrives at {trial.layer} differs from what it was trained on (distance {own:.2f} of 1), and none of {len(names) - 1} other "

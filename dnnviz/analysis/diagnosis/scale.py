@@ -44,11 +44,12 @@ def scale(subject: Subject) -> Finding:
     span = sizes[largest] / sizes[smallest]
     values |= {"span": float(span), "step": float(10 ** steps[at])}
     between = f"between {sizes[smallest]:.3g} ({names[smallest]}) and {sizes[largest]:.3g} ({names[largest]})"
-    if span <= SPAN and abs(steps[at]) <= np.log10(STEP):
-        return Finding(FINE, f"Activations keep their size over the depth, {between}.", values)
+    fine = span <= SPAN and abs(steps[at]) <= np.log10(STEP)
     rows = _shown(sizes)
-    marked = frozenset(r for r, i in enumerate(rows) if i in (largest, smallest))
+    marked = frozenset(r for r, i in enumerate(rows) if i in (largest, smallest) and not fine)
     picture = Bars(tuple(names[i] for i in rows), tuple(float(sizes[i]) for i in rows), marked, log=True, title="Size of the activations")
+    if fine:
+        return Finding(FINE, f"Activations keep their size over the depth, {between}.", values, link, picture)
     if span > SPAN:
         what = "explode" if largest > smallest else "vanish"
         said = f"Activations {what} over the depth: their size goes by a factor of {span:,.0f}, {between}."

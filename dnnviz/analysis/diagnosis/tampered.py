@@ -39,7 +39,7 @@ def tampered(subject: Subject) -> Finding:
     measured = found.measured[test]
     names = listed([f"“{run.classes[label]}”" for label in found.suspects])
     said = (
-        f"{names} {'looks' if len(found.suspects) == 1 else 'look'} tampered with: robust z {measured.z[first]:.0f} where {TESTS[test].threshold:g} "
+        f"{names} {'looks' if len(found.suspects) == 1 else 'look'} tampered with: robust z {measured.z[first]:,.0f} where {TESTS[test].threshold:g} "
     )
     said += f"stands out ({TESTS[test].title.lower()}: {TESTS[test].what})."
     rows = sorted(int(label) for label in found.order[:_ROWS])

@@ -46,19 +46,24 @@ def stopped(subject: Subject) -> Finding:
         raise RunError("The snapshots hardly differ: the network as a whole no longer learns, so that no layer can stop before the others.")
     names = [layer.name for layer in run.layers]
     values = {"layers": {names[i]: run.epochs[start] for i, start in found.items()}}
+    link = Link("See how layers change", "/evolution", {"figure": "change", "form": "lines"})
+
+    def course(layers: list[int], mark: int | None) -> Course:
+        shown = {"median layer": (np.nan, *usual.tolist()), **{names[i]: (np.nan, *change[:, i].tolist()) for i in layers}}
+        return Course(tuple(run.epochs), shown, mark, frozenset(names[i] for i in layers), title="Change since the snapshot before")
+
     if not found:
         slowest = int(np.nanmedian(change[moving] / usual[moving, None], axis=0).argmin())
         share = float(np.nanmedian(change[moving, slowest] / usual[moving]))
-        return Finding(FINE, f"Every layer goes on changing; {names[slowest]} least, {percent(share)} of the median layer.", values)
+        said = f"Every layer goes on changing; {names[slowest]} least, {percent(share)} of the median layer."
+        return Finding(FINE, said, values, link, course([slowest], None))
     first = min(found, key=lambda i: (found[i], i))
     epoch = run.epochs[found[first]]
     same = [names[i] for i, start in found.items() if start == found[first]]
     since = "never learned anything" if found[first] == 0 else f"stopped learning at epoch {epoch}"
     said = f"{listed(same)} {since}: from there on {'it changes' if len(same) == 1 else 'they change'} by at most {_largest(change, found, moving)}"
     said += f" between snapshots, the median layer by {float(np.median(usual[found[first] :][moving[found[first] :]])):.2g}."
-    shown = {"median layer": (np.nan, *usual.tolist()), **{names[i]: (np.nan, *change[:, i].tolist()) for i in list(found)[:3]}}
-    picture = Course(tuple(run.epochs), shown, epoch, frozenset(list(shown)[1:]), title="Change since the snapshot before")
-    return Finding(ATTENTION, said, values, Link("See how layers change", "/evolution", {"figure": "change", "form": "lines"}), picture, weight=1)
+    return Finding(ATTENTION, said, values, link, course(list(found)[:3], epoch), weight=1)
 
 
 def _largest(change: np.ndarray, found: dict[int, int], moving: np.ndarray) -> str:
@@ -90,7 +95,11 @@ def overfitting(subject: Subject) -> Finding:
     error = float(np.sqrt(sum(p * (1 - p) / max(k, 1) for p, k in zip((train[-1], held[-1]), n, strict=True))))
     said = f"{splits[0]} {percent(float(train[-1]))}, {splits[1]} {percent(float(held[-1]))}"
     values = {"gap": apart, "error": error, "from": None}
-    link = Link("See the curves", "/evolution", {"charts": "true"})
+    link = (
+        Link("See the curves", "/evolution", {"charts": "true"})
+        if len(run.epochs) > 1
+        else Link("See what it gets wrong", "/attribution", {"by": "wrong"})
+    )
     if set(splits) <= set(loss):
         falling, rising = (np.array(loss[name][:upto]) for name in splits)
         lowest = int(np.nanargmin(rising)) if np.isfinite(rising).any() else 0
@@ -114,7 +123,8 @@ def overfitting(subject: Subject) -> Finding:
                 title="Loss",
             )
             return Finding(ATTENTION if rise > STEEP else LOOK, told, values, link, picture, weight=rise)
-    if apart > APART and apart > ERRORS * error:
+    picture = None
+    if upto > 1:
         picture = Course(
             tuple(run.epochs[:upto]),
             {splits[1]: tuple(held.tolist()), splits[0]: tuple(train.tolist())},
@@ -123,11 +133,11 @@ def overfitting(subject: Subject) -> Finding:
             PERCENT,
             "Accuracy",
         )
-        told = (
-            f"The training inputs are learned better than what they stand for: accuracy {said}, {100 * apart:.0f} ± {100 * error:.0f} points apart."
-        )
-        return Finding(ATTENTION if apart > 4 * APART else LOOK, told, values, link, picture if upto > 1 else None, weight=apart)
-    return Finding(FINE, f"Training and held-out inputs do about equally well: accuracy {said}.", values)
+    if apart > APART and apart > ERRORS * error:
+        told = f"The network does better on the inputs it was trained on than on those held out: accuracy {said}, {100 * apart:.0f} ± "
+        told += f"{100 * error:.0f} points apart."
+        return Finding(ATTENTION if apart > 4 * APART else LOOK, told, values, link, picture, weight=apart)
+    return Finding(FINE, f"It does about as well on held-out inputs as on those it was trained on: accuracy {said}.", values, link, picture)
 
 
 def _meant(subject: Subject, lowest: int, rise: float) -> bool:

@@ -1,6 +1,8 @@
-"""Checks of units: those that never fire, and those that say the same of every input."""
+"""Checks of units: those that are dead, and those that say the same of every input."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 
@@ -18,28 +20,29 @@ _ROWS = 8  # layers in a picture
 @check(
     "dead",
     "Dead units",
-    f"A unit is dead when it is above zero on no input and at no position. A layer is named from {percent(SOME)} dead units on, with attention "
+    f"A unit is dead when it is zero on every input and at every position. A layer is named from {percent(SOME)} dead units on, with attention "
     f"from {percent(MOST)}; the output layer, whose classes may be absent from the data, is left out.",
     "V. Nair and G. Hinton, Rectified linear units improve restricted Boltzmann machines, ICML 2010.",
 )
 def dead(subject: Subject) -> Finding:
-    """Layers many of whose units never fire."""
+    """Layers many of whose units are zero whatever the input."""
     run = subject.run
     count = int(run.class_counts.sum())
-    shares = dead_share(run.active(subject.epoch), run.layers)
+    shares = dead_share(run, subject.epoch)
     if count < ENOUGH and not (shares >= 1).any():
         raise RunError(f"{count} inputs are too few to call a unit dead: it may fire on others (at least {ENOUGH} are needed).")
-    return _layers(subject, shares, "dead", f"never fire on any of {count:,} inputs")
+    link = Link("See them, and what removing them does", "/diagnosis", {"view": "pruning", "prune": "dead"})
+    return _layers(subject, shares, "dead", f"zero on all {count:,} inputs", link)
 
 
 @check(
-    "saturated",
-    "Saturated units",
-    f"A unit is saturated when it fires and its activation varies between inputs by less than {percent(STILL)} of its mean: it says the same of "
+    "constant",
+    "Constant units",
+    f"A unit is constant when it fires and its activation varies between inputs by less than {percent(STILL)} of its mean: it says the same of "
     "every input, as a tanh or sigmoid driven to its limit does.",
     "X. Glorot and Y. Bengio, Understanding the difficulty of training deep feedforward neural networks, AISTATS 2010.",
 )
-def saturated(subject: Subject) -> Finding:
+def constant(subject: Subject) -> Finding:
     """Layers many of whose units fire alike on every input."""
     run, epoch = subject.run, subject.epoch
     if run.class_counts.sum() < 2:
@@ -47,32 +50,32 @@ def saturated(subject: Subject) -> Finding:
     mean, std = run.data_mean(epoch), run.data_std(epoch)
     still = (std < STILL * np.abs(mean)) & (run.active(epoch) > 0)
     shares = np.array([float(still[layer.columns].mean()) for layer in run.layers])
-    return _layers(subject, shares, "saturated", f"vary by less than {percent(STILL)} of their mean between inputs")
+    return _layers(subject, shares, "constant", "alike on every input", Link("See the layers", "/", {}))
 
 
-def _layers(subject: Subject, shares: np.ndarray, kind: str, what: str) -> Finding:
-    """The finding about a share of units in each layer (float [L])."""
+def _layers(subject: Subject, shares: np.ndarray, kind: str, what: str, link: Link) -> Finding:
+    """The finding about a share of units in each layer (float [L]); what: how they are, in words."""
     run = subject.run
     shares = np.where([layer.name == subject.output_layer for layer in run.layers], 0.0, shares)
     counts = np.round(shares * [layer.units for layer in run.layers]).astype(int)
     named = [int(i) for i in np.argsort(-shares, kind="stable") if shares[i] >= SOME and counts[i] >= LEAST]
     values = {"layers": [run.layers[i].name for i in named], "shares": {e.name: float(s) for e, s in zip(run.layers, shares, strict=True)}}
     total = int(counts.sum())
+    picture = _picture(run.layers, shares, f"Share of {kind} units") if total else None
     if not named:
-        worst = int(shares.argmax())
-        most = f"; most in {run.layers[worst].name}, {counts[worst]} of {run.layers[worst].units}" if counts[worst] else ""
-        return Finding(FINE, f"{total:,} of {run.units:,} units {what}{most}.", values)
+        if not total:
+            return Finding(FINE, f"None of {run.units:,} units is {what}.", values, link)
+        worst = int(counts.argmax())
+        many = f"{total:,} of {run.units:,} units {'is' if total == 1 else 'are'} {what}"
+        among = "all" if counts[worst] == total else f"{counts[worst]:,}"
+        where = f", {among} of them in {run.layers[worst].name}, which has {run.layers[worst].units:,}" if total > 1 else ""
+        return Finding(FINE, f"{many}{where}.", values, link, picture)
     worst = named[0]
     others = f", and likewise many in {listed([run.layers[i].name for i in named[1:]])}" if len(named) > 1 else ""
     layer = run.layers[worst]
-    return Finding(
-        ATTENTION if shares[worst] >= MOST else LOOK,
-        f"{counts[worst]} of {layer.units} units of {layer.name} {what}{others}.",
-        values,
-        Link("See the layer", "/", {"layer": layer.name}),
-        _picture(run.layers, shares, f"Share of {kind} units"),
-        weight=float(shares[worst]),
-    )
+    said = f"{counts[worst]:,} of {layer.units:,} units of {layer.name} are {what}{others}."
+    link = replace(link, values={**link.values, "layer": layer.name})
+    return Finding(ATTENTION if shares[worst] >= MOST else LOOK, said, values, link, picture, weight=float(shares[worst]))
 
 
 def _picture(layers: tuple, shares: np.ndarray, title: str) -> Bars:
