@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import dnnviz
 from dnnviz import cli
-from dnnviz.analysis.comparison import Side, compare
+from dnnviz.analysis.comparison import Side, compare, layer_similarity, significance
 from dnnviz.analysis.diagnosis import Subject, diagnose
+from dnnviz.analysis.moves import moves
+from dnnviz.drawing import as_svg
 from dnnviz.report.charts import draw
 from dnnviz.report.grids import cells
 from dnnviz.results import Results
 from dnnviz.settings import DEMO_RUNS, Settings
 from dnnviz.theme import PALETTE
 from tests.conftest import wait_for_jobs
-from tests.runs import write_run
+from tests.runs import LAYERS, write_run
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +39,8 @@ def numbers(text):
 def test_the_file_opens_without_a_request_and_its_numbers_are_the_librarys(tmp_path, new_page, capsys):
     out = tmp_path / "report.html"
     tampered, clean = DEMO_RUNS / "digits-tampered", DEMO_RUNS / "digits"
-    assert cli.main(["report", str(tampered), "--against", str(clean), "-o", str(out)]) == 0
+    pictures = tmp_path / "pictures"
+    assert cli.main(["report", str(tampered), "--against", str(clean), "-o", str(out), "--pictures", str(pictures), "--scale", "1"]) == 0
     assert "report.html" in capsys.readouterr().out
     run, other = dnnviz.open_run(tampered), dnnviz.open_run(clean)
 
@@ -44,8 +50,19 @@ def test_the_file_opens_without_a_request_and_its_numbers_are_the_librarys(tmp_p
     page.on("console", lambda message: page.problems.append(f"console: {message.text}"))
     page.goto(out.as_uri())
     assert [url for url in asked if not url.startswith("data:")] == [out.as_uri()]
-    assert page.locator("img").count() > 60
-    assert page.locator("img").evaluate_all("images => images.every((image) => image.complete && image.naturalWidth > 0)")
+    assert page.locator("figure image").count() > 100
+
+    # The files hold what the page shows: the same matrix, drawn by the browser and by Pillow.
+    listed = json.loads((pictures / "pictures.json").read_text(encoding="utf-8"))
+    names = ["health-tampering", "accuracy", "loss", "confusion", "calibration", "layers", "units"]
+    names += [f"against-{name}" for name in ("layers", "units", "similarity", "predictions")]
+    assert list(listed["pictures"]) == [f"{name}.png" for name in names]
+    assert sorted(path.name for path in pictures.iterdir()) == listed["files"]
+    label = listed["pictures"]["against-similarity.png"]
+    shown = Image.open(io.BytesIO(page.get_by_role("img", name=label).screenshot())).convert("RGB")
+    kept = Image.open(pictures / "against-similarity.png").crop((12, 12, 12 + shown.width, 12 + shown.height))
+    coarse = [np.asarray(each.resize((each.width // 8, each.height // 8), Image.Resampling.BOX), float) for each in (shown, kept)]
+    assert np.abs(coarse[0] - coarse[1]).mean() < 6 < coarse[0].std()
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     text = page.locator("body").inner_text()
 
@@ -66,7 +83,19 @@ def test_the_file_opens_without_a_request_and_its_numbers_are_the_librarys(tmp_p
         assert held["classes"][name] == {"inputs": int(of.sum()), "right": int(right[of].sum())}
     distances = compare(Side(run, 25), Side(other, 25)).distances
     assert list(held["against"]["layers"].values()) == pytest.approx(distances.tolist())
-    assert f"features.conv1\t{distances[0]:.3f}" in text
+    sides = [Side(each, 25) for each in (run, other)]
+    p, _ = significance(*sides)
+    alike, over = layer_similarity(run, 25, other, 25)
+    assert list(held["against"]["p"].values()) == p.tolist()
+    assert held["against"]["similarity"]["cka"] == alike.tolist()
+    assert f"features.conv1\t{distances[0]:.3f}\t{p[0]:.3f}\t{alike[0, 0]:.3f}" in text
+    assert f"Linear CKA over {over}" in text
+    most = int(np.abs(compare(*sides).difference).argmax())
+    assert held["against"]["units"][0]["difference"] == pytest.approx(compare(*sides).difference[most])
+    moved = moves(*(Side(each, 25, split="test") for each in (run, other)))
+    counts = {"inputs": 120, "moved": int(moved.moved.sum()), "mended": int(moved.mended.sum()), "broken": int(moved.broken.sum())}
+    assert held["against"]["predictions"] == {**counts, "p": moved.p_value()}
+    assert f"{counts['moved']} of 120 inputs of test are predicted as another class" in text
     worst = held["against"]["classes"][8]
     assert worst[:3] == ["8", pytest.approx(right[run.labels[rows] == 8].mean()), pytest.approx(1.0)]
     sides = [Side(each, 25, "class:8") for each in (run, other)]
@@ -93,6 +122,27 @@ def test_hard_names_many_classes_and_missing_things_fit(tmp_path):
     assert not re.search(r"\b(nan|inf)\b", re.sub(r"<script.*?</script>", "", text, flags=re.S))
 
 
+def test_networks_that_share_no_layer_are_compared_layer_by_layer(tmp_path):
+    other = write_run(tmp_path / "other", epochs=(0,), inputs=24, layers=[replace(e, name=f"other.{e.name}") for e in LAYERS[:3]])
+    run = write_run(tmp_path / "run", epochs=(0,), inputs=24, seed=1)
+    out, pictures = tmp_path / "report.html", tmp_path / "pictures"
+    pictures.mkdir()
+    (pictures / "health-stale.png").write_bytes(b"of an earlier report")
+    (pictures / "mine.png").write_bytes(b"mine")
+    (pictures / "pictures.json").write_text('{"files": ["health-stale.png", "pictures.json"]}')
+    arguments = ["report", str(run.path), "--against", str(other.path), "-o", str(out), "--no-network", "--pictures", str(pictures)]
+    assert cli.main(arguments) == 2, "the folder holds something"
+    assert cli.main([*arguments, "--overwrite"]) == 0
+    held = numbers(out.read_text(encoding="utf-8"))["against"]
+    assert (held["layers"], held["p"], held["units"]) == ({}, None, [])
+    assert np.array(held["similarity"]["cka"]).shape == (4, 3)
+    assert held["similarity"]["second"] == ["other.conv1", "other.layer1.0.conv1", "other.layer1.0"]
+    assert held["predictions"]["inputs"] == 12, "those held out"
+    assert "share no layer" in out.read_text(encoding="utf-8")
+    assert Image.open(pictures / "against-similarity.png").width > 200
+    assert not (pictures / "health-stale.png").exists() and (pictures / "mine.png").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -100,6 +150,8 @@ def test_hard_names_many_classes_and_missing_things_fit(tmp_path):
         (["{runs}/digits", "-o", "{tmp}/none/r.html"], "There is no folder"),
         (["{runs}/digits", "-o", "{tmp}"], "is a folder; -o names a file"),
         (["{runs}/digits", "-o", "{tmp}/there.html"], "is there already"),
+        (["{runs}/digits", "-o", "{tmp}/r.html", "--pictures", "{tmp}/there.html"], "--pictures names a folder"),
+        (["{runs}/digits", "-o", "{tmp}/r.html", "--scale", "0"], "--scale is 0"),
         (["{runs}/digits", "--epoch", "7", "-o", "{tmp}/r.html"], "no snapshot of epoch 7"),
         (["{runs}/digits", "--against", "{runs}/nothing", "-o", "{tmp}/r.html"], "is not a folder"),
         (["{runs}/digits", "--against", "{runs}/shapes", "--against-epoch", "99", "-o", "{tmp}/r.html"], "no snapshot of epoch 99"),
@@ -119,7 +171,7 @@ def test_charts_hold_what_they_are_given():
     run = dnnviz.open_run(DEMO_RUNS / "digits")
     for finding in diagnose(Subject(run, 25, Results(Settings.from_environment().private_cache() / "results"))):
         if finding.picture is not None:
-            drawn = draw(finding.picture, PALETTE["dark"])
+            drawn = as_svg(draw(finding.picture, PALETTE["dark"]))
             assert drawn.startswith("<svg") and "nan" not in drawn
             assert all(name in drawn for name in getattr(finding.picture, "names", ()))
     assert cells(np.array([-1.0, 0.0, 3.0, np.nan])).tolist() == [0.0, 0.25, 1.0, 0.25]

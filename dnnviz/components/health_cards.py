@@ -15,6 +15,7 @@ from dnnviz.analysis.diagnosis import CHECKS, SEVERITIES, Finding, Subject, diag
 from dnnviz.analysis.diagnosis.finding import ATTENTION, FINE, LOOK, UNKNOWN
 from dnnviz.analysis.diagnosis.preprocessing import trial_key
 from dnnviz.components.controls import how_to_read
+from dnnviz.drawing import as_svg
 from dnnviz.endpoints import context
 from dnnviz.explain.plan import obstacle
 from dnnviz.report.charts import WIDTH, draw
@@ -150,7 +151,7 @@ def _evidence(selection: Selection, found: Finding, theme: str) -> list[Any]:
     check = CHECKS[found.check]
     parts: list[Any] = []
     if found.picture is not None:
-        data = base64.b64encode(draw(found.picture, PALETTE.get(theme, PALETTE["light"])).encode()).decode()
+        data = base64.b64encode(as_svg(draw(found.picture, PALETTE.get(theme, PALETTE["light"]))).encode()).decode()
         parts.append(html.Img(src=f"data:image/svg+xml;base64,{data}", alt=found.picture.title, width=WIDTH, className="dv-health-picture"))
     if found.link is not None:
         values = {"run": selection.run_id, "epoch": selection.epoch, **found.link.values}

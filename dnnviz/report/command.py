@@ -1,28 +1,37 @@
-"""`dnnviz report`: what is known of a run as one HTML file that needs nothing else. No torch at import."""
+"""`dnnviz report`: what is known of a run as one HTML file that needs nothing else, and its pictures as PNG files. No torch at import."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dnnviz.errors import DNNVizError
+from dnnviz.outputs import check_folder, whole_folder
 
-EXAMPLE = "dnnviz report data/digits-tampered --against data/digits -o report.html"
+if TYPE_CHECKING:
+    from dnnviz.report.page import Report
+
+EXAMPLE = "dnnviz report data/digits-tampered --against data/digits -o report.html --pictures report-pictures"
+_LIST = "pictures.json"  # names the pictures beside it and what each shows, so that those of a later report can take their place
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Put the options of `dnnviz report` on its parser."""
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of the run")
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="FILE", help="the report, such as report.html")
+    parser.add_argument("--pictures", type=Path, metavar="FOLDER", help="also write the pictures of the report, each as a PNG file")
+    parser.add_argument("--scale", type=float, default=2, metavar="N", help="pixels of the pictures a pixel of the page (default: 2)")
     parser.add_argument("--epoch", type=int, metavar="N", help="snapshot that is reported on (default: the last)")
     parser.add_argument("--against", type=Path, metavar="RUN2", help="folder of a run that it is held against")
     parser.add_argument("--against-epoch", type=int, metavar="N", help="snapshot of that one (default: the same epoch, else the last)")
     parser.add_argument("--allow", nargs="+", default=[], metavar="PACKAGE", help="packages whose functions may build the network")
     parser.add_argument("--no-network", action="store_true", help="leave out what takes the network itself: other preprocessing is not tried")
-    parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
+    parser.add_argument("--overwrite", action="store_true", help="replace a file, and pictures of an earlier report, that are there")
 
 
 def report(given: argparse.Namespace, progress: Callable[[float, float, str], object]) -> list[str]:
@@ -33,7 +42,11 @@ def report(given: argparse.Namespace, progress: Callable[[float, float, str], ob
     from dnnviz.settings import Settings
     from dnnviz.store import open_run
 
+    if not 0.5 <= given.scale <= 16:
+        raise DNNVizError(f"--scale is {given.scale:g}; it must be a number from 0.5 to 16.")
     _check(given.out, given.overwrite)
+    if given.pictures is not None:
+        check_folder(given.pictures, given.overwrite, "--pictures")
     settings = Settings.from_environment(allow=tuple(given.allow) or None)
     results = Results(settings.private_cache() / "results")
 
@@ -56,9 +69,22 @@ def report(given: argparse.Namespace, progress: Callable[[float, float, str], ob
         except DNNVizError as error:
             lines.append(f"left out: other preprocessing was not tried. {error}")
     progress(1, 1, "Writing")
-    text = compose(given.run.resolve().name, subject, None if other is None or given.against is None else (given.against.resolve().name, other))
-    _write(given.out, text)
-    return [f"{given.out}: {len(text) / 1e6:.1f} MB, {subject.run.name}, epoch {subject.epoch}", *lines]
+    made = compose(given.run.resolve().name, subject, None if other is None or given.against is None else (given.against.resolve().name, other))
+    if given.pictures is not None:
+        with whole_folder(given.pictures, _LIST) as folder:
+            for name, content in files(made, given.scale):
+                (folder / name).write_bytes(content)
+        lines.insert(0, f"{given.pictures}: {len(made.pictures)} pictures, {_LIST}")
+    _write(given.out, made.html)
+    return [f"{given.out}: {len(made.html) / 1e6:.1f} MB, {subject.run.name}, epoch {subject.epoch}", *lines]
+
+
+def files(made: Report, scale: float) -> Iterator[tuple[str, bytes]]:
+    """(name, content) of the pictures of a report as PNG files, and of the list that says what each of them shows."""
+    listed = {f"{picture.name}.png": picture.title for picture in made.pictures}
+    for picture in made.pictures:
+        yield f"{picture.name}.png", picture.png(scale)
+    yield _LIST, (json.dumps({"files": sorted([*listed, _LIST]), "pictures": listed}, indent=1, ensure_ascii=False) + "\n").encode()
 
 
 def _check(out: Path, overwrite: bool) -> None:

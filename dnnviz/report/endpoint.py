@@ -1,33 +1,61 @@
-"""The report of a run as the diagnosis page offers it: the same page as `dnnviz report` writes, as a download."""
+"""The report of a run as the diagnosis page offers it: the same page and pictures as `dnnviz report` writes, as a download."""
 
 from __future__ import annotations
+
+import io
+import zipfile
 
 from flask import Blueprint, Flask, Response, jsonify, request
 
 from dnnviz.analysis.diagnosis import Subject
 from dnnviz.endpoints import context
 from dnnviz.errors import DNNVizError
-from dnnviz.report.page import compose
+from dnnviz.report.command import files
+from dnnviz.report.page import Report, compose
+
+_SCALE = 2  # pixels of a picture a pixel of the page
 
 
 def register(server: Flask, prefix: str = "/") -> None:
     """Put the endpoint under `<prefix>data/`."""
     blueprint = Blueprint("report-data", __name__)
-    blueprint.add_url_rule("/<run_id>/report.html", view_func=report)
+    blueprint.add_url_rule("/<run_id>/report.html", view_func=page)
+    blueprint.add_url_rule("/<run_id>/report.zip", view_func=archive)
     blueprint.register_error_handler(DNNVizError, lambda error: (jsonify(error=str(error)), 400))
     server.register_blueprint(blueprint, url_prefix=prefix + "data")
 
 
-def report(run_id: str) -> Response:
-    """The report of a snapshot; query: epoch (default: the last), against (run that it is held against, at the same epoch or its last)."""
+def page(run_id: str) -> Response:
+    """The report of a snapshot; query: epoch (default: the last), against and against_epoch (the run that it is held against, at that epoch)."""
+    made, epoch = _composed(run_id)
+    return _download(made.html.encode(), "text/html", f"dnnviz-{run_id}-epoch{epoch}-report.html")
+
+
+def archive(run_id: str) -> Response:
+    """The same with its pictures as PNG files, all of it in one ZIP file."""
+    made, epoch = _composed(run_id)
+    name = f"dnnviz-{run_id}-epoch{epoch}-report"
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as out:
+        out.writestr(f"{name}/report.html", made.html)
+        for file, content in files(made, _SCALE):
+            out.writestr(f"{name}/pictures/{file}", content)
+    return _download(buffer.getvalue(), "application/zip", f"{name}.zip")
+
+
+def _composed(run_id: str) -> tuple[Report, int]:
     subject = _subject(run_id, request.args.get("epoch"))
-    other = request.args.get("against")
+    other, at = request.args.get("against"), request.args.get("against_epoch")
     held = None
     if other:
-        known = context().catalogue.open(other).epochs
-        held = (other, _subject(other, str(subject.epoch) if subject.epoch in known else None))
-    answer = Response(compose(run_id, subject, held), mimetype="text/html")
-    answer.headers["Content-Disposition"] = f'attachment; filename="dnnviz-{run_id}-epoch{subject.epoch}-report.html"'
+        same = str(subject.epoch) if subject.epoch in context().catalogue.open(other).epochs else None
+        held = (other, _subject(other, at or same))
+    return compose(run_id, subject, held), subject.epoch
+
+
+def _download(content: bytes, kind: str, name: str) -> Response:
+    answer = Response(content, mimetype=kind)
+    answer.headers["Content-Disposition"] = f'attachment; filename="{name}"'
     answer.headers["Cache-Control"] = "no-store"
     return answer
 

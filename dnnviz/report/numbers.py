@@ -7,14 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from dnnviz.analysis.comparison import Comparison, Side, compare, shared_classes
+from dnnviz.analysis.comparison import Comparison, Side, compare, layer_similarity, shared_classes, significance
 from dnnviz.analysis.diagnosis import Finding, Subject
 from dnnviz.analysis.diagnosis.classes import confusion
+from dnnviz.analysis.distance import rank_units
+from dnnviz.analysis.moves import Moves, moves
+from dnnviz.errors import RunError
 from dnnviz.store import Layer, Run
 
 UNITS_A_LAYER = 3
 LAYERS_WITH_UNITS = 4
 CLASSES_COMPARED = 24
+UNITS_COMPARED = 12
 
 
 @dataclass(frozen=True)
@@ -29,12 +33,37 @@ class Unit:
 
 
 @dataclass(frozen=True)
+class Differing:
+    """A unit that differs between two networks: its layer, number in the first, that of its partner in the second, their means, and the
+    difference in standard deviations."""
+
+    layer: Layer
+    number: int
+    partner: int
+    first: float
+    second: float
+    difference: float
+
+
+@dataclass(frozen=True)
 class Against:
-    """The comparison with another run: both sides, distances of the layers they share, classes with (accuracy, accuracy, distance)."""
+    """The comparison with another snapshot.
+
+    first, second: both sides. found: over the layers they share. p: of each of those layers, None where there is no test; tested: over
+    what, or why there is none. units: those that differ most. similarity: of every layer of one with every layer of the other
+    (float32 [L1, L2], over what), None where nothing is shared to compare them by. moved: how predictions moved, or why that is not known.
+    judged: the inputs that those are of, in words. classes: (name, accuracy, accuracy, distance).
+    """
 
     first: Side
     second: Side
     found: Comparison
+    p: np.ndarray | None
+    tested: str
+    units: list[Differing]
+    similarity: tuple[np.ndarray, str] | None
+    moved: Moves | str
+    judged: str
     classes: list[tuple[str, float | None, float | None, float | None]]
 
 
@@ -62,17 +91,48 @@ def class_accuracies(subject: Subject) -> dict[int, tuple[int, int]]:
 
 
 def against(subject: Subject, other: Subject, names: tuple[str, str]) -> Against:
-    """Compare a run's snapshot with that of another one, over all inputs of each."""
+    """Compare a run's snapshot with another one, over all inputs of each; predictions over those on which the network is judged."""
     first, second = (Side(each.run, each.epoch, id=name) for each, name in zip((subject, other), names, strict=True))
     found = compare(first, second)
-    own, theirs = class_accuracies(subject), class_accuracies(other)
+    p, tested = significance(first, second) if found.shared.layers else (None, "The two share no layer.")
+    rows, judged = subject.judged
+    try:
+        moved = moves(Side(subject.run, subject.epoch, "group:" + ",".join(map(str, rows)), id=names[0]), second)
+    except RunError as error:
+        moved = str(error)
+    classes = _classes(first, second, class_accuracies(subject), class_accuracies(other), len(found.shared.layers) > 0)
+    similarity = layer_similarity(*first.network, *second.network)
+    return Against(first, second, found, p, tested, _differing(found), similarity, moved, judged, classes)
+
+
+def _classes(
+    first: Side, second: Side, own: dict[int, tuple[int, int]], theirs: dict[int, tuple[int, int]], comparable: bool
+) -> list[tuple[str, float | None, float | None, float | None]]:
+    """(name, accuracy, accuracy, distance) of the classes that both know and either has inputs of; of many those whose accuracy differs most."""
+    found = [(a, b) for a, b in shared_classes(first.run, second.run) if a in own or b in theirs]
+    accuracy = {(a, b): tuple(table[k][1] / table[k][0] if k in table else None for table, k in ((own, a), (theirs, b))) for a, b in found}
+    if len(found) > CLASSES_COMPARED:
+        gap = {pair: -abs(x - y) if x is not None and y is not None else 0.0 for pair, (x, y) in accuracy.items()}
+        found = sorted(sorted(found, key=lambda pair: gap[pair])[:CLASSES_COMPARED])
     classes = []
-    for a, b in shared_classes(subject.run, other.run)[:CLASSES_COMPARED]:
+    for a, b in found:
         sides = [Side(side.run, side.epoch, f"class:{k}", id=side.id) for side, k in ((first, a), (second, b))]
-        comparable = len(found.shared.layers) > 0 and all(side.empty_class is None for side in sides)
-        apart = float(np.sqrt(np.mean(compare(*sides).difference ** 2))) if comparable else None
-        classes.append((subject.run.classes[a], *(table[k][1] / table[k][0] if k in table else None for table, k in ((own, a), (theirs, b))), apart))
-    return Against(first, second, found, classes)
+        apart = None
+        if comparable and all(side.empty_class is None for side in sides):
+            apart = float(np.sqrt(np.nanmean(compare(*sides).difference ** 2)))
+        classes.append((first.run.classes[a], *accuracy[a, b], apart))
+    return classes
+
+
+def _differing(found: Comparison) -> list[Differing]:
+    """The units that differ most, each with its partner."""
+    owner = np.repeat(np.arange(len(found.shared.layers)), [layer.units for layer in found.shared.layers])
+    units = []
+    for column in rank_units(found.difference, UNITS_COMPARED).tolist():
+        layer = found.shared.layers[owner[column]]
+        values = (float(each[column]) for each in (found.first, found.second, found.difference))
+        units.append(Differing(layer, column - layer.offset, int(found.partners[column]), *values))
+    return units
 
 
 def as_json(run_id: str, subject: Subject, findings: list[Finding], versus: Against | None) -> dict[str, Any]:
@@ -86,8 +146,36 @@ def as_json(run_id: str, subject: Subject, findings: list[Finding], versus: Agai
         "findings": {f.check: {"severity": f.severity, "sentence": f.sentence, "values": dict(f.values)} for f in findings},
     }
     if versus is not None:
-        layers = {layer.name: float(d) for layer, d in zip(versus.found.shared.layers, versus.found.distances, strict=True)}
-        numbers["against"] = {"run": versus.second.name, "epoch": versus.second.epoch, "layers": layers, "classes": versus.classes}
+        layers = [layer.name for layer in versus.found.shared.layers]
+        moved = versus.moved
+        numbers["against"] = {
+            "run": versus.second.name,
+            "epoch": versus.second.epoch,
+            "layers": dict(zip(layers, versus.found.distances.tolist(), strict=True)),
+            "p": None if versus.p is None else dict(zip(layers, versus.p.tolist(), strict=True)),
+            "units": [
+                {"layer": u.layer.name, "unit": u.number, "partner": u.partner, "first": u.first, "second": u.second, "difference": u.difference}
+                for u in versus.units
+            ],
+            "similarity": None
+            if versus.similarity is None
+            else {
+                "over": versus.similarity[1],
+                "first": [layer.name for layer in run.layers],
+                "second": [layer.name for layer in versus.second.run.layers],
+                "cka": versus.similarity[0].tolist(),
+            },
+            "predictions": None
+            if isinstance(moved, str)
+            else {
+                "inputs": len(moved.inputs),
+                "moved": int(moved.moved.sum()),
+                "mended": int(moved.mended.sum()),
+                "broken": int(moved.broken.sum()),
+                "p": moved.p_value(),
+            },
+            "classes": versus.classes,
+        }
     return _plain(numbers)
 
 

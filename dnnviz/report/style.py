@@ -14,8 +14,8 @@ th, td { padding: 3px 14px 3px 0; text-align: left; vertical-align: top; overflo
 th { font-weight: 600; color: #66707a; font-size: 12.5px; }
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; }
 tbody tr { border-top: 1px solid #eceeef; }
-figure { margin: 8px 24px 8px 0; display: inline-block; vertical-align: top; break-inside: avoid; }
-svg { max-width: 100%; height: auto; }
+figure { margin: 0 24px 0 0; display: inline-block; vertical-align: top; break-inside: avoid; }
+svg { display: block; max-width: 100%; height: auto; }
 .finding { border-left: 4px solid #c9ced3; padding: 2px 0 2px 12px; margin: 12px 0; break-inside: avoid; }
 .finding h3 { margin-top: 0; }
 .finding.attention { border-color: #b2182b; }
@@ -23,21 +23,12 @@ svg { max-width: 100%; height: auto; }
 .mark { font-size: 12.5px; font-weight: 600; float: right; color: #66707a; }
 .attention .mark { color: #b2182b; }
 .look .mark { color: #b7791f; }
-.grid td { padding: 2px 14px 2px 0; font-size: 12.5px; line-height: 1.25; }
-.grid td:first-child { width: 250px; }
-.grid tr { border: 0; break-inside: avoid; }
-.grid img, .unit img { image-rendering: pixelated; display: block; }
-.unit { display: flex; gap: 5px; align-items: center; margin: 5px 0; break-inside: avoid; }
-.unit span { width: 330px; flex: none; overflow-wrap: anywhere; }
-.confusion td { min-width: 24px; padding: 4px 3px; text-align: center; border: 1px solid #fff; font-variant-numeric: tabular-nums; }
-.confusion th { padding: 3px 8px 3px 0; }
-.confusion th.c { writing-mode: vertical-rl; transform: rotate(180deg); padding: 4px 0; }
 dl { margin: 0; }
 dt { font-weight: 600; margin-top: 8px; }
 dd { margin: 0; }
 @media print {
   body { padding: 0; max-width: none; font-size: 11pt; }
-  body, .grid img, .confusion td { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
+  body { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
   h2 { break-after: avoid; }
 }
 """
