@@ -14,6 +14,7 @@ from urllib.error import URLError
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from dnnviz.errors import DNNVizError, RunError
 from dnnviz.models import builtin
@@ -227,10 +228,20 @@ def _call(spec: str, builder: Callable[..., nn.Module], options: Mapping[str, An
     return model
 
 
+class _Unfilled(TorchFunctionMode):
+    """Leaves tensors as they are where random numbers would fill them: for those without memory torch would first load its compiler."""
+
+    def __torch_function__(self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None) -> Any:
+        return args[0] if func in _RANDOM else func(*args, **(kwargs or {}))
+
+
+_RANDOM = {torch.Tensor.normal_, torch.Tensor.uniform_}
+
+
 def _call_empty(spec: str, builder: Callable[..., nn.Module], options: Mapping[str, Any], in_channels: int | None) -> nn.Module:
     """The network without memory for its weights, where its builder can do that (the user's own need not)."""
     if spec.startswith(("torchvision:", "dnnviz:")):
-        with contextlib.suppress(DNNVizError), torch.device("meta"):
+        with contextlib.suppress(DNNVizError), torch.device("meta"), _Unfilled():
             return _call(spec, builder, {**options, **({"init_weights": False} if "init_weights" in options else {})}, in_channels)
     return _call(spec, builder, options, in_channels)
 
