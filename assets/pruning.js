@@ -44,13 +44,22 @@
           const [top, tall] = signed ? [y - 8, 8] : [y + 2.5, 2.5];
           parts.push(`<rect x="${signed ? middle - (low ? length : 0) : x}" y="${top}" width="${length}" height="${tall}" fill="${fill}"/>`);
         }
+        const course = cell.querySelector(".course");
+        if (course) {
+          const across = (a) => (x + ((widths[i] - 24) * a) / 100).toFixed(1);
+          const down = (b) => (y + 3 + 0.55 * b).toFixed(1);
+          const points = course.dataset.points.split(" ").map((point) => across(point.split(",")[0]) + "," + down(point.split(",")[1]));
+          const dot = course.querySelector("i").style;
+          parts.push(`<circle cx="${across(parseFloat(dot.left))}" cy="${down(parseFloat(dot.top) / 5)}" r="2" fill="${dv.colour("accent")}"/>`);
+          parts.push(`<polyline points="${points.join(" ")}" fill="none" stroke="${dv.colour("muted")}" stroke-width="1.2"/>`);
+        }
         const room = Math.floor((widths[i] - 8) / 6);
         const text = cell.textContent.trim();
         const shown = text.length > room ? text.slice(0, room - 1) + "…" : text;
         parts.push(words(x, y, shown, { bold: head, fill: head ? dv.colour("muted") : dv.colour("ink") }));
         x += widths[i];
       });
-      y += ROW;
+      y += row.querySelector(".course") ? ROW + 11 : ROW;
     }
     return [parts.join(""), y - top];
   }
@@ -82,6 +91,10 @@
     const classes = document.querySelector(".dv-pruning-classes");
     if (classes) {
       titled("Units switched off");
+      const grid = dv.pruning.grid().svg();
+      const scale = Math.min(1, 814 / grid.width);
+      parts.push(`<g transform="translate(${pad} ${y}) scale(${scale})">${grid.svg}</g>`);
+      y += grid.height * scale + 12;
       const [changes, height] = table(classes, pad, y, [200, 60, 64, 64, 100, 160, 166]);
       parts.push(changes);
       y += height + 10;

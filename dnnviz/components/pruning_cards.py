@@ -164,11 +164,12 @@ def _bench(run: Run, given: Mapping[str, str]) -> list[Any]:
     kinds = {"prefers": "that prefer", **{kind: f"that {text}" for kind, text in keys.KINDS.items()}, "all": "that there are"}
     classes = [{"label": name, "value": str(i)} for i, name in enumerate(run.classes)]
     field = dbc.Input(id=url_id("ablate"), value=given["ablate"], debounce=True, placeholder=f"{run.layers[0].name}:0,2-4")
-    last = run.layers[-2 if len(run.layers) > 1 else -1].name
+    plain = [layer.name for layer in run.layers if layer.kind != "block"] or [run.layers[-1].name]
+    last = plain[-2 if len(plain) > 1 else -1]  # the last one before the classes
     return [
         note(
-            "Click units to choose them, drag or click with Shift for a range, click a layer's name for all of it. By keyboard: arrows move, "
-            "Space chooses, Shift with arrows a range."
+            "Click units to choose them, drag or click with Shift for a range, click a layer's name for all of it; by keyboard: arrows, Space, Shift "
+            "with arrows."
         ),
         html.Div(
             [
@@ -331,7 +332,9 @@ def _ablation(data: Mapping[str, str] | None, heard: Mapping[str, Any] | None) -
     except DNNVizError as error:
         return parts.alert(str(error)), {"text": text, "units": {}}
     told = {"text": text, "units": {name: numbers.tolist() for name, numbers in chosen.items()}}
-    if view.problem or not chosen:
+    if view.problem:
+        return note(f"Switching units off needs the network. {view.problem}"), told
+    if not chosen:
         return [], told
     arrays = view.result(keys.ablation_key(view.run, view.epoch, chosen, to, split))
     if arrays is not None:

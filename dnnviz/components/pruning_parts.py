@@ -11,6 +11,7 @@ import numpy as np
 from dash import dcc, html
 
 from dnnviz import urlstate
+from dnnviz.analysis.units import dead_units
 from dnnviz.components.controls import note
 from dnnviz.components.details import number, percent
 from dnnviz.endpoints import context
@@ -87,7 +88,8 @@ def proposal_card(selection: Selection, run: Run, want: Proposal, costs: Costs, 
         f" that can be removed. This saves {saved.parameters:,} parameters ({_share(saved.parameter_share)}) and "
         f"{_large(saved.macs)} multiply-adds an input ({_share(saved.mac_share)}).",
     ]
-    hints = _hints(want, costs, {name: len(numbers) for name, numbers in groups.items()}, len(removed))
+    alive = ~dead_units(run.active(selection.epoch), run.data_mean(selection.epoch))
+    hints = _hints(want, costs, groups, {name: int(alive[run.layer(name).columns][numbers].sum()) for name, numbers in groups.items()})
     return [
         html.P(said),
         *hints,
@@ -116,14 +118,16 @@ def proposal_card(selection: Selection, run: Run, want: Proposal, costs: Costs, 
     ]
 
 
-def _hints(want: Proposal, costs: Costs, groups: Mapping[str, int], removed: int) -> list[Any]:
-    """What happens to later layers, where it is not the plain case."""
+def _hints(want: Proposal, costs: Costs, groups: Mapping[str, np.ndarray], alive: Mapping[str, int]) -> list[Any]:
+    """What happens to later layers, where it is not the plain case. groups: {layer: units removed}; alive: how many of them are not dead."""
     closed = [cost.name for cost in costs.layers if cost.name in groups and not cost.cut]
-    given = sum(groups[cost.name] for cost in costs.layers if cost.name in groups and cost.merges)
+    given = sum(alive[cost.name] for cost in costs.layers if cost.name in groups and cost.merges)
     found = []
     if want.which in keys.MERGED and given:
-        which = "them" if given == removed else f"{given:,} of them"
-        found.append(f"Later layers take {which} from the units that they follow, dead ones from none: their weights are fitted on the inputs kept.")
+        found.append(
+            f"{count(given, 'unit')} of these {'is' if given == 1 else 'are'} merged: later layers take what they took from a removed unit from the "
+            "one that it follows, with weights fitted on the inputs kept."
+        )
     if closed:
         found.append(
             f"In {count(len(closed), 'layer')} only the units' own weights are saved: the values are added to others', normalised anew, or "
