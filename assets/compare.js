@@ -239,7 +239,8 @@
       });
     }
     state.multiples = { found, values: all.slice(moments) };
-    many.options.rowHeight = many.options.cellHeight = room > 1250 ? 17 : 13;
+    // A few classes fill the window; many stay legible and scroll.
+    many.options.rowHeight = many.options.cellHeight = Math.round(Math.max(room > 1250 ? 17 : 13, Math.min(34, (window.innerHeight - 320) / layers.length - 2)));
     const whole = layers.map(() => [0, 1]);
     const cell = Math.max(2.5, Math.min(13, (room - 22 * moments) / moments / count));
     const panels = found.titles.map((text, i) => ({ title: text, values: all[moments + i], levels: dv.levels(all[i], layers, whole), map: "sequential" }));

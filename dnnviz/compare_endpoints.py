@@ -106,7 +106,7 @@ def classes() -> Response:
             layer=layer.name,
             rows=shown,
             classes=described,
-            classesInAll=len(labels),
+            classesInAll=int(np.isfinite(distances).sum()),
             units=columns.tolist(),
             unitsInAll=layer.units,
             one=one,
@@ -123,8 +123,8 @@ def multiples() -> Response:
     first, second, how = _sides()
     layer, labels = _layer(first, second), comparison.shared_classes(first.run, second.run)
     found = comparison.multiples(first, second, layer.name, how)
-    moved = np.nan_to_num(np.ptp(found.shades, axis=0)).max(axis=1) if len(found.titles) > 1 else np.zeros(len(labels))
-    rows = _rows(first, second, labels, moved)
+    seen = np.isfinite(found.values).any(axis=(0, 2))
+    rows = _rows(first, second, labels, np.where(seen, np.nan_to_num(np.ptp(found.shades, axis=0)).max(axis=1), np.nan))
     columns = _strongest(np.ptp(found.shades, axis=0), max(4, request.args.get("limit", 64, type=int)))
     arrays = [array[:, rows][:, :, columns] for array in (found.shades, found.values)]
     return _cached(
@@ -132,7 +132,7 @@ def multiples() -> Response:
             layer=layer.name,
             titles=found.titles,
             classes=[{"name": first.run.classes[labels[row][0]], "chosen": _chosen(first, second, labels[row])} for row in rows],
-            classesInAll=len(labels),
+            classesInAll=int(seen.sum()),
             units=columns.tolist(),
             unitsInAll=layer.units,
             values=_packed(np.stack(arrays)),
@@ -206,10 +206,10 @@ def _distances(first: Side, second: Side, found: Comparison) -> np.ndarray:
 
 
 def _rows(first: Side, second: Side, labels: list[tuple[int, int]], distances: np.ndarray) -> list[int]:
-    """Up to CLASS_ROWS classes, in order: those chosen on either side, then those of the largest distance."""
-    importance = np.nan_to_num(distances, nan=-1.0)
-    importance = importance + np.array([1e9 * _chosen(first, second, pair) for pair in labels])
-    return sorted(np.argsort(-importance, kind="stable")[:CLASS_ROWS].tolist())
+    """Up to CLASS_ROWS classes, in order: those chosen on either side, then those of the largest distance; none without inputs (NaN)."""
+    importance = distances + np.array([1e9 * _chosen(first, second, pair) for pair in labels])
+    order = np.argsort(-importance, kind="stable")  # NaN comes last
+    return sorted(order[np.isfinite(importance[order])][:CLASS_ROWS].tolist())
 
 
 def _outlier(side: Side) -> int | None:

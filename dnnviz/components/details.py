@@ -59,10 +59,11 @@ def unit_bars(rows: Sequence[tuple[str, int, float, str]], *, names: bool = True
     largest = max((abs(row[2]) for row in rows), default=0.0) or 1.0
     cells: list[Any] = []
     for layer, unit, value, text in rows:
-        name = f"{layer} · {unit}" if names else f"unit {unit}"
+        # A long name loses its beginning, never the unit.
+        name = [html.Span(html.Bdi(layer), className="layer"), html.Span(f" · {unit}")] if names else f"unit {unit}"
         kind = "" if not signed else " high" if value > 0 else " low"
         cells += [
-            html.Button(name, className="name", title=name, type="button", **{"data-dv-unit": f"{layer}|{unit}"}),
+            html.Button(name, className="name", title=f"{layer} · {unit}", type="button", **{"data-dv-unit": f"{layer}|{unit}"}),
             html.Div(html.Div(className=f"bar{kind}", style={"width": f"{100 * abs(value) / largest:.1f}%"})),
             html.Span(text, className="value"),
         ]
