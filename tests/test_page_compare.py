@@ -128,7 +128,7 @@ def test_what_is_shown_is_chosen_and_kept_in_the_address(page, compared):
 def test_a_unit_that_differs_leads_to_its_card_and_back(page, compared):
     open_page(page, compared, "?run=net&show=class:1&run2=net&epoch2=5&show2=class:6")
     first = page.locator(".dv-bars.units button").first
-    layer, unit = first.inner_text().rsplit(" · ", 1)
+    layer, unit = first.text_content().rsplit(" · ", 1)
     first.click()
     page.get_by_role("heading", name=f"{layer} · unit {unit}").wait_for()
     assert address(page)["layer"] == layer and address(page)["unit"] == unit
