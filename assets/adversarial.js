@@ -2,13 +2,13 @@
 (function () {
   "use strict";
   const dv = window.dnnviz;
-  const page = (dv.adversarial = dv.adversarial || {});
+  const page = (dv.adversarial = {});
   const BESIDE = ["detector", "layer", "unit"]; // keys of the address on which the answer does not depend
   const HEAR_EVERY = 500; // ms between two looks at what a job has made
   const fresh = () => ({ drawn: "", nonce: null, asked: "", ended: null, progress: null });
   const state = (page.state = { host: null, known: null, selection: null, hearing: 0, heard: 0, ...fresh() });
-  page.views = page.views || {}; // view → (known) → elements of what was found
-  page.pictures = page.pictures || {}; // view → (known) → {svg, width, height, caption}
+  page.views = {}; // view → (known) → elements of what was found
+  page.pictures = {}; // view → (known) → {svg, width, height, caption}
   const none = () => window.dash_clientside.no_update;
 
   page.element = function (tag, className, ...children) {
@@ -49,7 +49,7 @@
   // -- what a view says before anything was found ------------------------------------------------------------------
   const empty = (title, ...text) => element("div", "dv-empty", element("h2", "", title), element("p", "", ...text));
   const ASKS = {
-    attack: (known) => `What makes the network take this ${known.input.seen} for ${known.target === null ? "something else" : known.target}?`,
+    attack: (known) => `What makes the network take this ${known.input.seen || "picture"} for ${known.target === null ? "something else" : known.target}?`,
     detection: () => "Can attacks be told from clean inputs by their activations?",
     robustness: () => "How small a change is enough?",
   };
@@ -59,8 +59,8 @@
     const parts = [element("h2", "", cancelled ? "Cancelled" : ASKS[known.view](known))];
     if (known.input) {
       const image = element("img", "adv-input" + (Math.min(...known.input.size) < 100 ? " crisp" : ""));
-      image.src = dv.dataUrl(known.run, "image/" + known.input.index + ".png");
-      image.alt = `Input ${known.input.index}`;
+      image.src = known.input.upload ? dv.uploadUrl(known.input.upload) : dv.dataUrl(known.run, "image/" + known.input.index + ".png");
+      image.alt = page.inputName(known);
       parts.push(image, element("p", "", inputText(known)));
     }
     const of = known.view === "attack" ? "" : page.count(known.inputs, "input") + ", ";
@@ -72,15 +72,16 @@
     parts.push(element("p", "mb-3", state.nonce ? "Computing…" : cost), start);
     return element("div", "dv-empty", ...parts);
   }
+  page.inputName = (known) => (known.input.upload ? "Your picture" : `Input ${known.input.index}`);
   function inputText(known) {
+    if (known.input.upload) return "Your picture, as the network sees it; what it takes it for is found out first.";
     const { index, seen, right, probability } = known.input;
     const said = `Input ${index}, predicted ${seen}` + (probability === null ? "" : ` (${page.percent(probability)})`);
     return said + (right ? "." : `; its true class is ${known.input.true}.`);
   }
-  page.inputText = inputText;
 
   function body(known) {
-    if (known.state === "choose") return [empty("Choose an input to attack", "Click an image in the strip below, or choose “Input” above and give its number.")];
+    if (known.state === "choose") return [empty("Choose an input to attack", "Click an image in the strip below, choose “Input” above and give its number, or upload a picture of your own.")];
     if (known.state === "problem") return [empty("This cannot be attacked", known.sentence)];
     if (known.state === "offer") return [offer(known)];
     return page.views[known.view](known);
@@ -133,7 +134,9 @@
   function draw(known, selection) {
     const host = document.getElementById("adversarial-body");
     if (!host || !known || !selection || selection.detector === undefined) return none();
-    document.querySelector(".dv-page").dataset.view = selection.view;
+    Object.assign(document.querySelector(".dv-page").dataset, { view: selection.view, upload: selection.image });
+    // Whoever chooses an input of the run, leaves the picture of their own.
+    if (state.host === host && selection.image && state.selection.image === selection.image && state.selection.show !== selection.show) dv.set("image", "");
     for (const box of document.querySelectorAll("[data-adv-method]")) box.hidden = box.dataset.advMethod !== selection.method;
     // Until the server has answered to the latest choice, what is shown is not what the controls say: nothing of it can be pressed.
     host.inert = Object.keys(selection).some((key) => !BESIDE.includes(key) && selection[key] !== known.of[key]);
@@ -149,9 +152,17 @@
     return known.state;
   }
 
+  const here = () => document.getElementById("adversarial-body");
   document.addEventListener("click", (event) => {
+    if (!here()) return;
     if (event.target.closest("#adversarial-run")) send();
+    else if (event.target.closest("#adversarial-leave, .dv-strip [data-dv-show]")) dv.set("image", "");
   });
+  function take(key) {
+    dv.set("image", key);
+    dv.set("view", "attack");
+  }
+  dv.upload({ button: "#adversarial-upload", here, run: () => dv.selection.run, take, say: dv.toast });
   document.addEventListener("dnnviz:theme", show);
   window.addEventListener("resize", show);
 

@@ -2,13 +2,12 @@
 (function () {
   "use strict";
   const dv = window.dnnviz;
-  const page = (dv.adversarial = dv.adversarial || {});
-  page.views = page.views || {};
-  page.pictures = page.pictures || {};
-  const [BACK, TALL] = [130, 20]; // width of the drawn patching, height of a row of the table
+  const page = dv.adversarial;
+  const [BACK, TALL] = [104, 20]; // width of the drawn patching, height of a row of the table
+  const ALIKE = 0.8; // share of the layers that the carrying units restore, from which on random ones do as well
   const SHOWN = 0.05; // probability from which the line of a class has its name beside it
   const names = { original: "Original", perturbation: "Perturbation", adversarial: "Result" };
-  const times = (factor) => (factor === 1 ? "not magnified" : "× " + dv.count(factor));
+  const magnified = ({ factor, cut }) => (factor === 1 ? "not magnified" : `magnified × ${dv.count(factor)}`) + "; grey: unchanged" + (cut ? `; ${page.percent(cut)} of the values go further` : "");
 
   // Words under each of the three pictures.
   function captions(known) {
@@ -19,8 +18,8 @@
       return at < 0 ? "" : `${classes[at].name} (${page.percent(row[at])})`;
     };
     return {
-      original: sure(about.before, probabilities[0]) || known.input.seen,
-      perturbation: `around grey, ${times(pictures.factor)}`,
+      original: sure(about.before, probabilities[0]),
+      perturbation: magnified(pictures),
       adversarial: about.after === undefined ? "" : sure(about.after, last),
     };
   }
@@ -119,7 +118,7 @@
   const drawing = (width, inner, said) => `<svg width="${width}" height="${TALL}" viewBox="0 0 ${width} ${TALL}" role="img" aria-label="${dv.escape(said)}">${inner}</svg>`;
   const short = (value) => (value < 9.95 ? value.toFixed(value < 0.995 ? 2 : 1) : dv.count(Math.round(value)));
   // What a bar of the last column stands for, beside it and beside all units of the layer.
-  const backText = (layer) => `${page.percent(layer.patched)} with these units, ${page.percent(layer.control)} with as many random ones, ${page.percent(layer.whole)} with all units of the layer`;
+  const backText = (layer) => `${page.percent(layer.patched)} with these units, ${page.percent(layer.control)} with as many random ones` + (layer.whole === null ? "" : `, ${page.percent(layer.whole)} with all units of the layer`);
   const ratio = (layer, value) => (layer.limit > 0 && Number.isFinite(value / layer.limit) ? short(value / layer.limit) : "–");
   const cell = (className, ...children) => page.element("td", className, ...children);
   function svgCell(className, text) {
@@ -130,17 +129,18 @@
 
   function path(known) {
     const { layers, about } = known.result;
-    const where = scale(layers, page.room(820, 420) - 200);
+    const where = scale(layers, Math.max(150, Math.min(220, page.state.host.clientWidth - 900)));
     const before = className(known, about.before);
     const heads = [
       ["Layer", ""],
       ["Distance from " + (about.spread === "data" ? "all inputs" : before), "Of the original (ring) and of the result (dot), in units of what 95 % of the inputs stay within (dashed line)"],
       ["", ""],
-      ["80 % of the difference", "The fewest units that carry 80 % of the squared difference of their feature maps"],
-      ["Strongest units", "Their cards are on the layers page"],
-      ["Put back: " + before, `Probability of ${before} when these units get the original’s values back, in this layer alone; the line: as many random units`],
+      ["Units with 80 %", "The fewest units that carry 80 % of the squared difference of their feature maps"],
+      ["Strongest of them", "Their cards are on the layers page"],
+      ["Put back: " + before, `Probability of ${before} when these units get the original’s values back, in this layer alone; upright mark: as many random units`],
       ["", ""],
-    ].slice(0, changed(known) ? 7 : 5);
+      ["random", `Probability of ${before} when as many units drawn at random get the original’s values back`],
+    ].slice(0, changed(known) ? 8 : 5);
     const head = page.element("tr", "", ...heads.map(([text, hint]) => Object.assign(page.element("th", "", text), { scope: "col", title: hint })));
     const axis = page.element("tr", "adv-axis", cell(""), svgCell("", drawing(where.width, where.ticks.map((v) => page.words(where.X(v), 12, String(v), { size: 10.5, fill: dv.colour("muted"), anchor: "middle" })).join(""), "scale")), ...Array.from({ length: heads.length - 2 }, () => cell("")));
     axis.setAttribute("aria-hidden", "true");
@@ -156,7 +156,8 @@
     name.title = `${layer.name}: ${layer.kind}, ${page.count(layer.units, "unit")}`;
     const said = `distance ${ratio(layer, layer.before)} before, ${ratio(layer, layer.after)} after`;
     const links = layer.strongest.map((unit) => {
-      const link = page.link(String(unit.unit), "/", { show: "input:" + known.input.index, layer: layer.name, unit: unit.unit });
+      const show = known.input.upload ? "class:" + about.before : "input:" + known.input.index;
+      const link = page.link(String(unit.unit), "/", { show, layer: layer.name, unit: unit.unit });
       link.title = `Unit ${unit.unit} of ${layer.name}: ${page.percent(unit.share)} of the layer’s difference; activation ${dv.number(unit.before)} before, ${dv.number(unit.after)} after`;
       return link;
     });
@@ -171,42 +172,62 @@
       cell("adv-units", ...links.flatMap((link, k) => (k ? [", ", link] : [link]))),
       !changed(known) ? null : Object.assign(svgCell("", layer.patched === null ? "" : drawing(BACK, backMark(layer), backText(layer))), { title: layer.patched === null ? "" : backText(layer) }),
       !changed(known) ? null : cell("adv-value", layer.patched === null ? "–" : page.percent(layer.patched), layer.restored ? page.element("span", "adv-back", " returns") : null),
+      !changed(known) ? null : cell("adv-value dv-small", layer.control === null ? "" : page.percent(layer.control)),
     );
   }
   function className(known, number) {
     const found = known.result.classes.find((entry) => entry.number === number);
-    return found ? found.name : number === known.input.predicted ? known.input.seen : "class " + number;
+    return found ? found.name : "class " + number;
   }
 
   // Whether there is anything to prove: where the prediction never left its class, it cannot return.
   const changed = (known) => known.result.about.after !== known.result.about.before;
 
-  // What the table says, in sentences.
-  function story(known) {
+  // What the table says, in sentences: where the class's spread is left, and what the units put back prove.
+  function whereItLeaves(known) {
+    const { layers, about } = known.result;
+    const own = about.spread !== "data";
+    const of = own ? `“${className(known, about.before)}”` : "the run’s inputs (it holds too few of the class for a spread of its own)";
+    const mean = `their mean (${page.count(about.spread_inputs, "input")})`;
+    const far = (layer, value) => `${ratio(layer, value)} times`;
+    const within = `what 95 % of the inputs stay within`;
+    const outside = layers.filter((layer) => layer.before > layer.limit).length;
+    const itself = outside ? ` The original itself is outside in ${outside} of ${layers.length} layers.` : "";
+    if (!Number.isInteger(about.leaves)) {
+      const next = layers.reduce((best, layer) => (layer.after / layer.limit > best.after / best.limit ? layer : best));
+      return `The activations nowhere leave the spread of ${of}: furthest out, in ${next.name}, their distance from ${mean} is ${far(next, next.after)} ${within}.${itself}`;
+    }
+    const layer = layers[about.leaves];
+    const behind = layers.slice(about.leaves + 1);
+    const still = behind.filter((each) => each.after > each.limit).length;
+    const on = behind.length ? ` Behind it they are outside in ${still} of ${page.count(behind.length, "layer")}.` : "";
+    return `The activations leave the spread of ${of} at ${layer.name}, layer ${about.leaves + 1} of ${layers.length}: there their distance from ${mean} is ${far(layer, layer.after)} ${within}, that of the original ${far(layer, layer.before)}.${on}${itself}`;
+  }
+  function proof(known) {
     const { layers, about } = known.result;
     const before = className(known, about.before);
-    const of = about.spread === "data" ? "the inputs of the run (it keeps too few of the class for a spread of its own)" : `“${before}”`;
-    const found = [
-      Number.isInteger(about.leaves)
-        ? `The activations leave the spread of ${of} at ${layers[about.leaves].name}, layer ${about.leaves + 1} of ${layers.length}.`
-        : `The activations stay within the spread of ${of} in every layer.`,
-    ];
-    if (Number.isInteger(about.arrives)) found.push(`From ${layers[about.arrives].name} on they lie nearer to “${className(known, about.after)}”.`);
-    if (changed(known) && layers.some((layer) => layer.patched !== null)) {
-      const restored = layers.filter((layer) => layer.restored);
-      const sure = layers.filter((layer) => layer.patched > 0.5).length;
-      const random = layers.filter((layer) => layer.control > 0.5).length;
-      // The scores themselves, put back, prove nothing: the clearest case is looked for before them.
-      const best = restored.filter((layer) => layer !== layers[layers.length - 1]).sort((a, b) => b.patched - b.control - (a.patched - a.control))[0];
-      const clearest = best ? ` Clearest in ${best.name}: ${best.carrying} of ${best.units} units bring it from ${page.percent(about.baseline)} to ${page.percent(best.patched)}, as many random ones to ${page.percent(best.control)}.` : "";
-      found.push(
-        restored.length
-          ? `${random < sure ? "The proof: with" : "With"} the carrying units of a single layer put back, the network says “${before}” again in ${restored.length} of ${layers.length} layers (its probability is above 50 % in ${sure}; with as many random units in ${random}).${random < sure ? clearest : " Random units do as well, so this proves little; an attack that goes further beyond the boundary tells more."}`
-          : `With the carrying units of one layer put back the prediction does not return to “${before}” in any layer: what fools the network is spread more widely.`,
-      );
+    const restored = layers.filter((layer) => layer.restored);
+    if (!restored.length) return `With the carrying units of one layer put back the prediction does not return to “${before}” in any layer: what fools the network is spread more widely.`;
+    const random = Math.round(layers.reduce((sum, layer) => sum + layer.control_restored, 0));
+    const said = `With the carrying units of a single layer given the original’s values back, the network says “${before}” again in ${restored.length} of ${layers.length} layers; with as many random units, in ${random}.`;
+    if (random >= ALIKE * restored.length) {
+      const further = known.request.params.parameters.stop ? "; switch “Stop when reached” off, and the attack goes further beyond the boundary, which tells more." : ".";
+      return `${said} Random units do ${random < restored.length ? "nearly " : ""}as well, so this proves little${further}`;
     }
+    // The scores themselves, put back, prove nothing: the clearest case is looked for before them.
+    const best = restored.filter((layer) => layer !== layers[layers.length - 1]).sort((a, b) => b.patched - b.control - (a.patched - a.control))[0];
+    return `The proof: ${said[0].toLowerCase()}${said.slice(1)}` + (best ? ` Clearest in ${best.name}: ${best.carrying} of ${best.units} units bring it from ${page.percent(about.baseline)} to ${page.percent(best.patched)}, as many random ones to ${page.percent(best.control)}.` : "");
+  }
+  function story(known) {
+    const { layers, about } = known.result;
+    const found = [whereItLeaves(known)];
+    if (Number.isInteger(about.arrives)) found.push(`From ${layers[about.arrives].name} on they lie nearer to “${className(known, about.after)}”.`);
+    if (changed(known) && about.partial === undefined) found.push(proof(known));
     return found;
   }
+  const key = (known) =>
+    "Ring: the original; dot: the result; dashed line: what 95 % of the inputs stay within." +
+    (changed(known) ? " Bar: how sure the network is of the class when the units with 80 % get their values back, green where it is predicted again; upright mark: as many random units." : "");
 
   const outcome = (known) => known.result.about.sentence || "";
   page.views.attack = function (known) {
@@ -226,9 +247,9 @@
           page.element("div", "adv-side", page.chart(curve(known, [page.room(300, 860), 250]), `Probabilities over ${page.count(steps(known), "step")}: ${outcome(known)}`, nearStep(known)), table(known)),
         ),
       );
-    const unread = page.state.nonce ? "The layers are being read…" : "The layers were not read to the end; “Go on” above does the rest.";
-    if (about.partial !== undefined) parts.push(page.section("The path through the layers", page.element("p", "dv-note", unread)));
-    if (layers.length) parts.push(page.section("The path through the layers", ...story(known).map((text) => page.element("p", "adv-story", text)), path(known)));
+    const unread = page.state.nonce ? (layers.length ? "The units’ values are being put back…" : "The layers are being read…") : "The layers were not read to the end; “Go on” above does the rest.";
+    const told = layers.length ? [...story(known).map((text) => page.element("p", "adv-story", text)), page.element("p", "dv-small", key(known)), path(known)] : [];
+    parts.push(page.section("The path through the layers", about.partial === undefined ? null : page.element("p", "dv-note adv-story", unread), ...told));
     return parts;
   };
 
@@ -272,7 +293,7 @@
       });
       y += 8;
     }
-    const caption = `${known.run}, epoch ${known.epoch}, input ${known.input.index}. ${about.title || known.method}. ${outcome(known)} Perturbation around grey, ${times(pictures.factor)}. ` + (layers.length ? story(known).join(" ") : "");
+    const caption = `${known.run}, epoch ${known.epoch}, ${page.inputName(known).toLowerCase()}. ${about.title || known.method}. ${outcome(known)} Perturbation ${magnified(pictures)}. ` + (layers.length ? [...story(known), key(known)].join(" ") : "");
     return { svg: parts.join(""), width, height: y, caption };
   };
 })();

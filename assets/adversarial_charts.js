@@ -2,7 +2,7 @@
 (function () {
   "use strict";
   const dv = window.dnnviz;
-  const page = (dv.adversarial = dv.adversarial || {});
+  const page = dv.adversarial;
   const [TOP, BOTTOM, LEFT] = [12, 38, 46];
   const fixed = (value) => (Math.round(value * 10) / 10).toString();
 

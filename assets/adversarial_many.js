@@ -2,9 +2,7 @@
 (function () {
   "use strict";
   const dv = window.dnnviz;
-  const page = (dv.adversarial = dv.adversarial || {});
-  page.views = page.views || {};
-  page.pictures = page.pictures || {};
+  const page = dv.adversarial;
   const PAIR = [440, 560, 380]; // widths of the two charts of a saved detection, their height
   const LONG = [860, 400];
   const COLOURS = ["accent", "div-low", "ok", "warn", "muted"];

@@ -4,7 +4,6 @@
   const dv = window.dnnviz;
   const page = dv.attribution;
   const { state, element } = page;
-  const MOST_BYTES = 32 * 1024 * 1024;
 
   // Inputs of the gallery are marked in the strip.
   page.marks = function () {
@@ -83,7 +82,6 @@
     if (!page.here()) return;
     const at = (selector) => event.target.closest(selector);
     if (at("#attribution-add")) addNumber();
-    else if (at("#attribution-upload")) browse();
     else if (at("[data-dv-leave]")) choose(sources().filter((s) => s !== at("[data-dv-leave]").dataset.dvLeave));
     else if (at("[data-dv-beside]")) beside(at("[data-dv-beside]").dataset.dvBeside);
     else if (at("[data-dv-methods]")) preset(JSON.parse(at("[data-dv-methods]").dataset.dvMethods));
@@ -92,32 +90,15 @@
     if (event.key === "Enter" && event.target.id === "attribution-number") addNumber();
   });
 
-  // -- uploading ----------------------------------------------------------------------------------------------------
-  function browse() {
-    const chooser = document.createElement("input");
-    chooser.type = "file";
-    chooser.accept = "image/*";
-    chooser.addEventListener("change", () => chooser.files.length && upload(chooser.files[0]));
-    chooser.click();
-  }
-  async function upload(file) {
-    if (file.size > MOST_BYTES) return page.say(`“${file.name}” has ${(file.size / 1024 / 1024).toFixed(0)} MB; images up to ${MOST_BYTES / 1024 / 1024} MB can be explained.`);
-    let answer;
-    try {
-      const url = dv.dataUrl(state.gallery.run, "upload", { name: file.name.slice(-80) });
-      answer = await (await fetch(url, { method: "POST", body: file, headers: { "Content-Type": "application/octet-stream" } })).json();
-    } catch (_) {
-      answer = { error: "The image could not be sent; is the app still running?" };
-    }
-    if (answer.error) return page.say(answer.error);
-    state.sentence = "";
-    const before = state.selection.by === "chosen" ? sources() : [];
-    return choose([...before.filter((s) => s !== answer.key), answer.key]);
-  }
-  for (const name of ["dragover", "drop"])
-    document.addEventListener(name, (event) => {
-      if (!page.here() || !event.dataTransfer || ![...event.dataTransfer.types].includes("Files")) return;
-      event.preventDefault();
-      if (name === "drop" && event.dataTransfer.files.length) upload(event.dataTransfer.files[0]);
-    });
+  dv.upload({
+    button: "#attribution-upload",
+    here: () => page.here(),
+    run: () => state.gallery.run,
+    say: (sentence) => page.say(sentence),
+    take: function (key) {
+      state.sentence = "";
+      const before = state.selection.by === "chosen" ? sources() : [];
+      choose([...before.filter((s) => s !== key), key]);
+    },
+  });
 })();

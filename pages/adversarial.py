@@ -14,12 +14,22 @@ from dnnviz.attack.registry import BUDGET
 from dnnviz.components.adversarial_cards import ANY, COUNTS, FIRST_METHOD, known
 from dnnviz.components.method_settings import setting, setting_defaults, setting_key
 from dnnviz.endpoints import context
+from dnnviz.explain.uploads import is_upload
 from dnnviz.urlstate import Selection
 
 dash.register_page(__name__, path="/adversarial", name="Adversarial", title="Adversarial · DNNViz", order=6)
 
 VIEWS = {"attack": "Attack", "detection": "Detection", "robustness": "Robustness"}
-DEFAULTS = {"view": "attack", "method": FIRST_METHOD, "target": ANY, "n": "100", "sizes": "", "detector": "0", **setting_defaults(METHODS)}
+DEFAULTS = {
+    "view": "attack",
+    "method": FIRST_METHOD,
+    "target": ANY,
+    "image": "",
+    "n": "100",
+    "sizes": "",
+    "detector": "0",
+    **setting_defaults(METHODS),
+}
 
 
 def layout(**query: Any) -> html.Div:
@@ -35,11 +45,14 @@ def layout(**query: Any) -> html.Div:
     if extra["target"] != ANY and not (extra["target"].isdecimal() and int(extra["target"]) < len(run.classes)):
         problems.append(f"This run has classes 0 to {len(run.classes) - 1}; there is no class “{extra['target'][:40]}”.")
         extra["target"] = ANY
+    if extra["image"] and not is_upload(extra["image"]):
+        problems.append(f"“{extra['image'][:40]}” is no picture that was uploaded here.")
+        extra["image"] = ""
     return components.page(selection, problems, _centre(extra), _left(selection, extra), bar=_bar(selection), strip=True, defaults=DEFAULTS)
 
 
 def _bar(selection: Selection) -> list[Any]:
-    shown = html.Div(components.show_controls(selection), className="d-flex align-items-center gap-2 dv-when-attack")
+    shown = html.Div(components.show_controls(selection), className="d-flex align-items-center gap-2 dv-when-attack adv-shown")
     return [components.run_select(selection), shown, *components.epoch_controls(selection)]
 
 
@@ -95,15 +108,16 @@ _READING = {
     "attack": (
         "The perturbation is shown around grey, magnified so that it can be seen at all: brighter where the pixel was raised, darker where it "
         "was lowered. In the table below, a layer's distance is how far the activations lie from those of the class first predicted, in units "
-        "of what 95 % of the class's own inputs stay within; beyond 1 they have left it. Bars tell how sure the network is of that class when, "
-        "in this layer alone, the units that carry 80 % of the difference are given the original's values back; the upright mark stands for "
-        "as many random units.",
+        "of what 95 % of the class's own inputs stay within; beyond 1 they have left it. Then the proof: in this layer alone, the units that "
+        "carry 80 % of the difference are given the original's values back. If the class returns, it was they that fooled the network; that "
+        "this is no accident is shown by as many units drawn at random.",
         "C. Szegedy et al., Intriguing properties of neural networks, ICLR 2014; patching: J. Vig et al., Investigating gender bias in "
         "language models using causal mediation analysis, NeurIPS 2020.",
     ),
     "detection": (
         "Half of the inputs tell what activations of each class look like; the others are attacked, and each detector scores them and their "
         "originals. The curve shows which share of attacks is found at which share of false alarms; an area of 0.5 is guessing, 1 is perfect. "
+        "“Layers weighted” has learnt from attacks of the same kind how much each layer says; “layers alike” has seen no attack. "
         "An attacker who knows the detector can evade it.",
         "K. Lee et al., A simple unified framework for detecting out-of-distribution samples and adversarial attacks, NeurIPS 2018; X. Ma et "
         "al., Characterizing adversarial subspaces using local intrinsic dimensionality, ICLR 2018; on evading them: N. Carlini and "
@@ -119,13 +133,23 @@ _READING = {
 
 
 def _centre(extra: dict[str, str]) -> list[Any]:
+    hint = "Attack a picture of your own; it stays on this server"
+    own = html.Div(
+        [
+            html.Button(["Your picture ", html.Span("×")], id="adversarial-leave", className="dv-chip", type="button", title="Back to the inputs"),
+            html.Button("Upload a picture…", id="adversarial-upload", className="dv-btn small", type="button", title=hint),
+        ],
+        className="d-flex align-items-center gap-2 dv-when-attack",
+    )
     return [
         dcc.Store(id="adversarial-known"),
         dcc.Store(id="adversarial-heard"),
         components.hidden("detector", extra["detector"]),
+        components.hidden("image", extra["image"]),
         html.Div(
             [
                 components.segmented(components.url_id("view"), VIEWS, extra["view"], "View"),
+                own,
                 html.Span(id="adversarial-status", role="status", className="dv-note text-truncate"),
                 html.Button("Attack", id="adversarial-run", className="dv-btn primary small", type="button", hidden=True),
             ],

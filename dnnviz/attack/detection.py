@@ -31,7 +31,10 @@ class Seen:
 
 
 class Mahalanobis:
-    """Distance of a layer's activations from the mean of the class predicted, with one covariance for all classes (Lee et al. 2018, equation 2).
+    """Distance of a layer's activations from the mean of the class predicted, with one covariance for all classes.
+
+    After Lee et al. 2018 (equation 2), who take the class that is nearest; here it is the one predicted: what is asked is whether an
+    input looks, inside, like what the network says that it is. They change the input a little first; that is left out.
 
     activations [n, D] and labels [n] of clean inputs. The covariance of few inputs in many dimensions is drawn towards a multiple
     of the identity (Ledoit and Wolf 2004), after every unit was scaled to its deviation within classes.
@@ -125,7 +128,7 @@ def detect(
         "attacked_scores": np.stack([pair[1] for pair in scores]).astype(np.float32),
     }
     names = ["Mahalanobis distance, layers weighted", "Mahalanobis distance, layers alike", "Local dimension, layers weighted", "Low probability"]
-    papers = ["Lee et al., NeurIPS 2018", "after Lee et al., NeurIPS 2018", "Ma et al., ICLR 2018", "Hendrycks and Gimpel, ICLR 2017"]
+    papers = ["after Lee et al., NeurIPS 2018", "after Lee et al., NeurIPS 2018", "Ma et al., ICLR 2018", "Hendrycks and Gimpel, ICLR 2017"]
     return arrays, names, papers, int(fitted.sum())
 
 

@@ -163,7 +163,7 @@ class Attack:
     back to the original's; controls: float32 [L, r], when those of as many units drawn at random are (r = 3 draws, or 1 for large
     pictures); whole: float32 [L], when those of all its units are (in a network with shortcuts past the layer even that need not
     restore everything), NaN for large pictures. NaN as long as it is not known.
-    restored: bool [L], whether the class seen before is predicted again with the carrying units put back.
+    restored: bool [L, 1 + r], whether the class seen before is predicted again with the carrying units put back, and with the random ones.
     """
 
     about: dict[str, Any]

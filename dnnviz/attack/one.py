@@ -95,7 +95,7 @@ def _images(subject: Subject, asked: AskedAttack, pixels: np.ndarray, found: Out
         unit_layers=no_units,
         **dict.fromkeys(("unit_shares", "values_before", "values_after", "patched", "whole"), none),
         controls=np.zeros((0, 1), np.float32),
-        restored=np.zeros(0, bool),
+        restored=np.zeros((0, 1), bool),
     )
 
 
@@ -128,7 +128,7 @@ def _follow(subject: Subject, asked: AskedAttack, pixels: np.ndarray, found: Out
         for layer, each in zip(run.layers, sets, strict=True):
             each.append(np.arange(layer.units))
     back = np.full((len(run.layers), draws + 2), np.nan, np.float32)
-    restored = np.zeros(len(run.layers), bool)
+    restored = np.zeros((len(run.layers), 1 + draws), bool)
 
     def told() -> Attack:
         return replace(
@@ -148,14 +148,14 @@ def _follow(subject: Subject, asked: AskedAttack, pixels: np.ndarray, found: Out
             patched=back[:, 0],
             controls=back[:, 1 : 1 + draws],
             whole=back[:, 1 + draws],
-            restored=restored,
+            restored=restored.copy(),
         )
 
     store(told())
     stored = time.perf_counter()
     for done, (number, logits) in enumerate(inside.patched(pair[1:], attacked, original, sets), 1):
         back[number, : len(logits)] = softmax(np.stack(logits))[:, before]
-        restored[number] = logits[0].argmax() == before
+        restored[number] = np.stack(logits[: 1 + draws]).argmax(axis=1) == before
         about["partial"] = round(_ATTACKING + (1 - _ATTACKING) * done / len(run.layers), 4)
         report(about["partial"], 1, "Putting the units' values back")
         if time.perf_counter() > stored + _STORE_EVERY:
@@ -185,4 +185,6 @@ def _sentence(subject: Subject, about: dict[str, Any], final: float) -> str:
 
 def _percent(share: float) -> str:
     """A probability with the digits that matter near 0 and 1."""
-    return f"{100 * share:.1f} %" if share < 0.01 or 0.99 <= share < 0.9995 else f"{100 * share:.0f} %"
+    if share >= 0.9995 or share < 0.001:
+        return ">99.9 %" if share > 0.5 else "<0.1 %"
+    return f"{100 * share:.1f} %" if share < 0.1 or share >= 0.99 else f"{100 * share:.0f} %"

@@ -160,6 +160,7 @@ def _detection(subject: Subject, asked: keys.AskedMany, results: Results, key: s
     report(1, 1, "Fitting and measuring the detectors")
     arrays, names, papers, fitted = detect(clean, run.labels[every], every, attacked, originals, [layer.columns for layer in run.layers])
     caught = float(np.interp(0.05, arrays["false_rate"], arrays["true_rate"][0]))
+    area, low, high = (float(arrays[name][0]) for name in ("areas", "low", "high"))
     about = {
         "method": method.name,
         "title": method.title,
@@ -170,8 +171,10 @@ def _detection(subject: Subject, asked: keys.AskedMany, results: Results, key: s
         "fooled": len(originals),
         "fitted": fitted,
         "seconds": found.seconds,
-        "sentence": f"{len(originals)} of {len(rows)} attacks fooled the network. By the Mahalanobis distance over "
-        f"the layers {_percent(caught)} of them are found when one clean input in twenty is flagged.",
+        "sentence": f"{len(originals)} of {len(rows)} attacks fooled the network. On {len(arrays['clean_inputs'])} clean and "
+        f"{len(arrays['attacked_inputs'])} attacked inputs that nothing was fitted on, the Mahalanobis distance over the layers finds "
+        f"{_percent(caught)} of the attacks when one clean input in twenty is flagged; its area under the ROC curve is {area:.3f} (95 % interval "
+        f"{low:.3f} to {high:.3f}). The detectors learnt from {fitted} other inputs.",
     }
     keys.put(results, key, keys.Detection(about, **arrays))
 

@@ -14,6 +14,7 @@ from dnnviz.components.method_settings import settings_given
 from dnnviz.endpoints import context
 from dnnviz.errors import DNNVizError
 from dnnviz.explain.plan import class_name, obstacle, pace
+from dnnviz.explain.uploads import is_upload, load_upload
 from dnnviz.results import Results
 from dnnviz.store import Run
 from dnnviz.urlstate import Selection
@@ -34,7 +35,7 @@ def known(selection: Selection) -> dict[str, Any]:
     assert run is not None
     view = extra["view"]
     told: dict[str, Any] = {"view": view, "run": selection.run_id, "epoch": selection.epoch, "method": METHODS[extra["method"]].title}
-    if view == "attack" and selection.show_kind != "input":
+    if view == "attack" and selection.show_kind != "input" and not extra["image"]:
         return {**told, "state": "choose"}
     try:
         asked = _asked(run, selection)
@@ -42,9 +43,9 @@ def known(selection: Selection) -> dict[str, Any]:
         return {**told, "state": "problem", "sentence": str(error)}
     told["request"] = {"kind": "attack", "page": "/adversarial", "params": asked.as_params(selection.run_id)}
     if isinstance(asked, keys.AskedAttack):
-        told["input"] = _input(run, asked.epoch, int(asked.source))
+        told["input"] = _upload(run, asked.source) if is_upload(asked.source) else _input(run, asked.epoch, int(asked.source))
         told["target"] = None if asked.target is None else class_name(run, asked.target)
-        if asked.target is not None and asked.target == told["input"]["predicted"]:
+        if asked.target is not None and asked.target == told["input"].get("predicted"):
             sentence = f"Input {asked.source} is already taken for {told['target']}; choose another class to reach, or any other class."
             return {**told, "state": "problem", "sentence": sentence}
     result = _found(run, asked, context().results)
@@ -52,11 +53,12 @@ def known(selection: Selection) -> dict[str, Any]:
     if result is not None:
         return {**told, "state": "found", "result": result, "obstacle": blocked}
     if blocked:
-        return {
-            **told,
-            "state": "problem",
-            "sentence": blocked.replace("attributions need", "attacks need").replace("Attributions need", "Attacks need"),
-        }
+        return {**told, "state": "problem", "sentence": blocked}
+    if isinstance(asked, keys.AskedAttack) and is_upload(asked.source):
+        try:
+            _fitting(run, asked.source)
+        except DNNVizError as error:
+            return {**told, "state": "problem", "sentence": str(error)}
     return {**told, "state": "offer", **_cost(run, asked, context().results)}
 
 
@@ -67,7 +69,8 @@ def _asked(run: Run, selection: Selection) -> keys.AskedAttack | keys.AskedMany:
     params: dict[str, Any] = {"epoch": selection.epoch, "method": method.name}
     params["parameters"] = settings_given(method.name, method.parameters, extra)
     if extra["view"] == "attack":
-        return keys.asked_attack(run, {**params, "source": str(selection.show_index), "target": "" if extra["target"] == ANY else extra["target"]})
+        source = extra["image"] or str(selection.show_index)
+        return keys.asked_attack(run, {**params, "source": source, "target": "" if extra["target"] == ANY else extra["target"]})
     try:
         sizes = sizes_from(extra["sizes"])
     except (ValueError, ZeroDivisionError):
@@ -105,6 +108,22 @@ def _input(run: Run, epoch: int, index: int) -> dict[str, Any]:
         "probability": plain(probability) if math.isfinite(probability) else None,
         "size": size[1:],
     }
+
+
+def _upload(run: Run, source: str) -> dict[str, Any]:
+    """What is known of a picture of the user's own before anything is computed: the network has not seen it yet."""
+    return {"upload": source, "size": run.manifest["preprocessing"]["size"][1:]}
+
+
+def _fitting(run: Run, source: str) -> None:
+    """Raises DNNVizError with a sentence where an upload is gone, or was fitted to the inputs of another run."""
+    height, width, channels = load_upload(context().results, source).shape
+    wanted = run.manifest["preprocessing"]["size"]
+    if [channels, height, width] != list(wanted):
+        raise DNNVizError(
+            f"The picture was uploaded for inputs of {height} × {width} pixels in {channels} channels; those of this run have {wanted[1]} × "
+            f"{wanted[2]} in {wanted[0]}. Upload it again for this run."
+        )
 
 
 def _cost(run: Run, asked: keys.AskedAttack | keys.AskedMany, results: Results) -> dict[str, Any]:

@@ -37,15 +37,19 @@ def told_attack(run: Run, found: Attack) -> dict[str, Any]:
 def pictures(image: np.ndarray, adversarial: np.ndarray) -> dict[str, Any]:
     """The original, the perturbation and the result, float32 [H, W, C] in 0…1, as PNG; the perturbation magnified around grey.
 
-    factor: how many times; the largest round number with which no change is cut off. crisp: whether pixels are shown as squares.
+    factor: how many times; the largest round number with which all but a hundredth of the values fit. cut: share that does not.
+    crisp: whether pixels are shown as squares.
     """
     change = adversarial - image
-    factor = magnification(float(np.abs(change).max(initial=0.0)))
+    size = np.abs(change)
+    # A few strong pixels must not leave all others invisible.
+    factor = magnification(float(np.quantile(size, 0.99, method="higher")) or float(size.max()))
     return {
         "original": _address(image),
         "perturbation": _address(0.5 + factor * change),
         "adversarial": _address(adversarial),
         "factor": factor,
+        "cut": float((factor * size > 0.5 + 1e-5).mean()),
         "crisp": min(image.shape[:2]) < SMOOTH_FROM,
         "size": list(image.shape[:2]),
     }
@@ -79,7 +83,6 @@ def _layers(run: Run, found: Attack) -> list[dict[str, Any]]:
                 "before": plain(found.distance_before[row]),
                 "after": plain(found.distance_after[row]),
                 "limit": plain(found.limit[row]),
-                "towards": plain(found.target_after[row]),
                 "carrying": len(own),
                 "strongest": [
                     {
@@ -93,7 +96,8 @@ def _layers(run: Run, found: Attack) -> list[dict[str, Any]]:
                 "patched": plain(found.patched[row]),
                 "whole": plain(found.whole[row]),
                 "control": plain(controls.mean()) if len(controls) else None,
-                "restored": bool(found.restored[row]),
+                "restored": bool(found.restored[row, 0]),
+                "control_restored": plain(found.restored[row, 1:].mean()),
             }
         )
     return rows

@@ -49,7 +49,7 @@ def read_image(name: str, content: bytes) -> Image.Image:
     """Decode an image file to mode L or RGB: upright (EXIF), on white where it is transparent, 16 bits scaled to 8."""
     shown = f"“{name[:80]}”"
     if len(content) > MOST_BYTES:
-        raise DNNVizError(f"{shown} has {len(content) / 1024**2:.0f} MB; images up to {MOST_BYTES // 1024**2} MB can be explained.")
+        raise DNNVizError(f"{shown} has {len(content) / 1024**2:.0f} MB; images up to {MOST_BYTES // 1024**2} MB can be taken.")
     try:
         with warnings.catch_warnings():
             # Pillow warns of large images before it decodes them; the size is checked below.
@@ -57,11 +57,11 @@ def read_image(name: str, content: bytes) -> Image.Image:
             Image.init()
             image = Image.open(io.BytesIO(content), formats=[name for name in _FORMATS if name in Image.OPEN])
     except Image.DecompressionBombError:
-        raise DNNVizError(f"{shown} is too large; images up to {_MOST_PIXELS // 10**6} million pixels can be explained.") from None
+        raise DNNVizError(f"{shown} is too large; images up to {_MOST_PIXELS // 10**6} million pixels can be taken.") from None
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, KeyError):
         raise DNNVizError(f"{shown} is no image that can be read; upload a PNG, JPEG, WebP, GIF, BMP or TIFF file.") from None
     if image.width * image.height > _MOST_PIXELS:
-        raise DNNVizError(f"{shown} has {image.width} × {image.height} pixels; images up to {_MOST_PIXELS // 10**6} million pixels can be explained.")
+        raise DNNVizError(f"{shown} has {image.width} × {image.height} pixels; images up to {_MOST_PIXELS // 10**6} million pixels can be taken.")
     try:
         image.load()
         return _as_eight_bits(ImageOps.exif_transpose(image))
