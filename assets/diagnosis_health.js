@@ -73,6 +73,13 @@
         }
         return none();
       },
+      // What the report is held against: a run, or a run and an epoch of it.
+      against: function (value) {
+        const [run, epoch] = value && value !== "alone" ? value.split("|") : [];
+        const more = (run ? "&against=" + encodeURIComponent(run) : "") + (epoch ? "&against_epoch=" + epoch : "");
+        for (const link of document.querySelectorAll("[data-health-report]")) link.href = link.dataset.healthReport + more;
+        return none();
+      },
       ask: function () {
         // React puts the cards into the page after this; who moves through the epochs asks for the one they stay at.
         clearTimeout(timer);

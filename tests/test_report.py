@@ -5,24 +5,29 @@ from __future__ import annotations
 import io
 import json
 import re
+import zipfile
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from flask import Flask
 from PIL import Image
 
 import dnnviz
-from dnnviz import cli
-from dnnviz.analysis.comparison import Side, compare, layer_similarity, significance
+from dnnviz import cli, endpoints
+from dnnviz.analysis.comparison import compare, significance
 from dnnviz.analysis.diagnosis import Subject, diagnose
+from dnnviz.analysis.matching import layer_similarity
 from dnnviz.analysis.moves import moves
+from dnnviz.analysis.sides import Side
+from dnnviz.catalogue import Catalogue
 from dnnviz.drawing import as_svg
+from dnnviz.report import endpoint
 from dnnviz.report.charts import draw
 from dnnviz.report.grids import cells
 from dnnviz.results import Results
 from dnnviz.settings import DEMO_RUNS, Settings
 from dnnviz.theme import PALETTE
-from tests.conftest import wait_for_jobs
 from tests.runs import LAYERS, write_run
 
 
@@ -178,19 +183,26 @@ def test_charts_hold_what_they_are_given():
     assert cells(np.zeros(3)).tolist() == [0.0, 0.0, 0.0]
 
 
-def test_the_page_offers_the_same_report(page, live_app):
-    page.goto(live_app.url + "/diagnosis?run=digits&epoch=20")
-    button = page.get_by_role("link", name="Report")
-    button.wait_for()
-    wait_for_jobs(page)
-    with page.expect_download() as download:
-        button.click()
-    assert download.value.suggested_filename == "dnnviz-digits-epoch20-report.html"
-    text = download.value.path().read_text(encoding="utf-8")
-    run = dnnviz.open_run(DEMO_RUNS / "digits")
-    assert numbers(text)["metrics"]["20"]["accuracy"] == run.metrics(20)["accuracy"]
-    assert "<h1>digits, epoch 20</h1>" in text
-    answer = page.request.get(live_app.url + "/data/digits/report.html?epoch=7")
-    assert answer.status == 400
-    assert "no snapshot of epoch 7" in answer.json()["error"]
-    assert page.request.get(live_app.url + "/data/nothing/report.html").status in (400, 404)
+def test_the_app_gives_the_same_report_and_its_pictures(tmp_path):
+    server = Flask("test")
+    settings = Settings(runs=(DEMO_RUNS,), cache=tmp_path / "cache")
+    endpoints.register(server, endpoints.Context(settings, Catalogue(settings.runs), Results(tmp_path / "cache")))
+    endpoint.register(server)
+    with server.test_client() as client:
+        answer = client.get("/data/digits/report.html?epoch=20")
+        assert answer.headers["Content-Disposition"] == 'attachment; filename="dnnviz-digits-epoch20-report.html"'
+        assert numbers(answer.text)["metrics"]["20"]["accuracy"] == dnnviz.open_run(DEMO_RUNS / "digits").metrics(20)["accuracy"]
+        assert "<h1>digits, epoch 20</h1>" in answer.text
+        # Held against another run at the same epoch, or at one of its own.
+        answer = client.get("/data/digits/report.zip?epoch=20&against=digits-tampered")
+        assert answer.headers["Content-Disposition"] == 'attachment; filename="dnnviz-digits-epoch20-report.zip"'
+        with zipfile.ZipFile(io.BytesIO(answer.data)) as archive:
+            files = {name.partition("/")[2]: name for name in archive.namelist()}
+            held = numbers(archive.read(files["report.html"]).decode())
+            assert (held["against"]["run"], held["against"]["epoch"]) == ("digits-tampered", 20)
+            assert Image.open(io.BytesIO(archive.read(files["pictures/against-units.png"]))).width > 1000
+        answer = client.get("/data/digits/report.html?against=digits&against_epoch=0")
+        assert "Against digits, epoch 0" in answer.text
+        answer = client.get("/data/digits/report.html?epoch=7")
+        assert (answer.status_code, "no snapshot of epoch 7" in answer.json["error"]) == (400, True)
+        assert client.get("/data/nothing/report.html").status_code in (400, 404)

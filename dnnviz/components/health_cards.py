@@ -8,13 +8,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dash
+import dash_bootstrap_components as dbc
 from dash import ClientsideFunction, Dash, Input, Output, dcc, html
 
 from dnnviz import urlstate
 from dnnviz.analysis.diagnosis import CHECKS, SEVERITIES, Finding, Subject, diagnose
 from dnnviz.analysis.diagnosis.finding import ATTENTION, FINE, LOOK, UNKNOWN
 from dnnviz.analysis.diagnosis.preprocessing import trial_key
-from dnnviz.components.controls import how_to_read
+from dnnviz.components.controls import how_to_read, labelled
 from dnnviz.drawing import as_svg
 from dnnviz.endpoints import context
 from dnnviz.explain.plan import obstacle
@@ -28,6 +29,8 @@ _TITLES = {
     FINE: ("is fine", "are fine"),
     UNKNOWN: ("could not be checked", "could not be checked"),
 }
+
+_ALONE = "alone"  # what a report is held against: nothing
 
 
 def register(app: Dash) -> None:
@@ -44,6 +47,11 @@ def register(app: Dash) -> None:
         Output("health-answered", "children"),
         Input("job-result", "data"),
         prevent_initial_call=True,
+    )
+    app.clientside_callback(
+        ClientsideFunction("dnnviz_health", "against"),
+        Output("health-against", "title"),
+        Input("health-against", "value"),
     )
     app.clientside_callback(
         ClientsideFunction("dnnviz_health", "ask"),
@@ -72,11 +80,10 @@ def health_view(selection: Selection, theme: str = "light", heard: Mapping[str, 
     by = {severity: [each for each in found if each.severity == severity] for severity in SEVERITIES}
     named = by[ATTENTION] + by[LOOK]
     trial = _trial(selection, heard)
-    report = dash.get_relative_path(f"/data/{selection.run_id}/report.html") + urlstate.query(epoch=selection.epoch)
     head = html.Div(
         [
             html.Div([html.P(_summary(by, trial)), html.P(_what(selection), className="dv-small")], className="dv-health-said", role="status"),
-            html.A("Report", href=report, download=True, className="dv-btn", title="Everything on one page, to print or to pass on (HTML)"),
+            _report(selection),
         ],
         className="dv-health-head",
     )
@@ -92,6 +99,28 @@ def health_view(selection: Selection, theme: str = "light", heard: Mapping[str, 
             "Every other source stands with its check.",
         ),
     ]
+
+
+def _report(selection: Selection) -> html.Div:
+    """Everything on one page, alone or held against another run: what it is held against goes into the links in the browser."""
+    run = selection.run
+    assert run is not None
+    held = {
+        _ALONE: "This run alone",
+        **({f"{selection.run_id}|{run.epochs[0]}": f"Against epoch {run.epochs[0]}"} if selection.epoch != run.epochs[0] else {}),
+    }
+    held |= {name: f"Against {name}" for name in context().catalogue.ids() if name != selection.run_id}
+    links = []
+    for file, text, title in (
+        ("report.html", "Report", "Everything on one page, to print or to pass on (HTML)"),
+        ("report.zip", "With pictures", "The page and each of its pictures as a PNG file (ZIP)"),
+    ):
+        address = dash.get_relative_path(f"/data/{selection.run_id}/{file}") + urlstate.query(epoch=selection.epoch)
+        links.append(html.A(text, href=address, download=True, className="dv-btn", title=title, **{"data-health-report": address}))
+    options = [{"label": text, "value": value} for value, text in held.items()]
+    # What is chosen stays when the cards are drawn again.
+    chosen = dbc.Select(id="health-against", options=options, value=_ALONE, persistence=selection.run_id, persistence_type="memory")
+    return html.Div([labelled("What the report is held against", chosen), *links], className="dv-health-report")
 
 
 def _summary(by: Mapping[str, Sequence[Finding]], trial: Any) -> list[Any]:

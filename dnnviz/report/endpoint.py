@@ -5,10 +5,10 @@ from __future__ import annotations
 import io
 import zipfile
 
-from flask import Blueprint, Flask, Response, jsonify, request
+from flask import Flask, Response, request
 
 from dnnviz.analysis.diagnosis import Subject
-from dnnviz.endpoints import context
+from dnnviz.endpoints import context, publish
 from dnnviz.errors import DNNVizError
 from dnnviz.report.command import files
 from dnnviz.report.page import Report, compose
@@ -18,11 +18,7 @@ _SCALE = 2  # pixels of a picture a pixel of the page
 
 def register(server: Flask, prefix: str = "/") -> None:
     """Put the endpoint under `<prefix>data/`."""
-    blueprint = Blueprint("report-data", __name__)
-    blueprint.add_url_rule("/<run_id>/report.html", view_func=page)
-    blueprint.add_url_rule("/<run_id>/report.zip", view_func=archive)
-    blueprint.register_error_handler(DNNVizError, lambda error: (jsonify(error=str(error)), 400))
-    server.register_blueprint(blueprint, url_prefix=prefix + "data")
+    publish(server, "report-data", prefix + "data", {"/<run_id>/report.html": page, "/<run_id>/report.zip": archive}, 400)
 
 
 def page(run_id: str) -> Response:

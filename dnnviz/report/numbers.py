@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from dnnviz.analysis.comparison import Comparison, Side, compare, layer_similarity, shared_classes, significance
+from dnnviz.analysis.comparison import Comparison, compare, significance
 from dnnviz.analysis.diagnosis import Finding, Subject
 from dnnviz.analysis.diagnosis.classes import confusion
 from dnnviz.analysis.distance import rank_units
+from dnnviz.analysis.matching import layer_similarity
 from dnnviz.analysis.moves import Moves, moves
+from dnnviz.analysis.sides import Side, shared_classes
 from dnnviz.errors import RunError
 from dnnviz.store import Layer, Run
 

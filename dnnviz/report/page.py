@@ -13,11 +13,11 @@ import numpy as np
 import PIL
 
 import dnnviz
-from dnnviz.analysis.comparison import two_splits
 from dnnviz.analysis.diagnosis import CHECKS, SEVERITIES, Finding, Subject, diagnose
 from dnnviz.analysis.diagnosis.classes import confusion
 from dnnviz.analysis.diagnosis.finding import PERCENT, Course
 from dnnviz.analysis.evolution import metric_courses
+from dnnviz.analysis.sides import two_splits
 from dnnviz.analysis.tampering import TESTS
 from dnnviz.analysis.units import dead_units
 from dnnviz.report.charts import draw

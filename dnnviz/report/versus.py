@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from dnnviz.analysis.comparison import CHANCE, titles
+from dnnviz.analysis.comparison import CHANCE
 from dnnviz.analysis.diagnosis import Subject
 from dnnviz.analysis.diagnosis.finding import Bars, listed
 from dnnviz.analysis.moves import Moves
+from dnnviz.analysis.sides import titles
 from dnnviz.report.charts import draw
 from dnnviz.report.grids import counts, similarities, unit_row
 from dnnviz.report.numbers import CLASSES_COMPARED, Against
