@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 from flask import Blueprint, Flask, Response, jsonify, request
 
-from dnnviz.analysis import comparison, stages
-from dnnviz.analysis.comparison import PAIRINGS, Comparison, Side
+from dnnviz.analysis import class_rows, comparison, matching, sides, stages
+from dnnviz.analysis.comparison import Comparison
 from dnnviz.analysis.distance import layer_distances
+from dnnviz.analysis.matching import PAIRINGS
+from dnnviz.analysis.sides import Side
 from dnnviz.endpoints import context
 from dnnviz.errors import RunError
 from dnnviz.store import Layer
@@ -56,23 +58,23 @@ def units() -> Response:
         for e, stage in zip(shown, named, strict=True)
     ]
     arrays = np.stack([found.first, found.second, found.difference, found.partners.astype(np.float32)])
-    rows = comparison.rows_shown(first, second, request.args.get("rows", "auto"))
+    rows = class_rows.rows_shown(first, second, request.args.get("rows", "auto"))
     matched = found.pairing.how == "correlation"
     return _cached(
         jsonify(
             layers=described,
             shared=list(index),
-            titles=comparison.titles(first, second),
-            networks=comparison.titles(replace(first, show="data"), replace(second, show="data")),
+            titles=sides.titles(first, second),
+            networks=sides.titles(replace(first, show="data"), replace(second, show="data")),
             units=int(arrays.shape[1]),
             values=_packed(arrays),
             measure="cka" if request.args.get("measure") == "cka" else "rms",
             matched=matched,
-            classes=len(comparison.shared_classes(first.run, second.run)),
-            one=comparison.one_network(first, second),
+            classes=len(sides.shared_classes(first.run, second.run)),
+            one=sides.one_network(first, second),
             tested=tested,
-            telling=comparison.telling_layer(first, second, found, shown, rows),
-            splits=comparison.two_splits(first.run),
+            telling=class_rows.telling_layer(first, second, found, shown, rows),
+            splits=sides.two_splits(first.run),
         )
     )
 
@@ -83,9 +85,9 @@ def classes() -> Response:
     Query: layer, rows (what a row shows), and `limit`, how many units fit beside each other (those that tell most are sent, in order).
     """
     first, second, how = _sides()
-    layer, labels = _layer(first, second), comparison.shared_classes(first.run, second.run)
-    shown = comparison.rows_shown(first, second, request.args.get("rows", "auto"))
-    part = comparison.class_layer(first, second, layer, how, shown)
+    layer, labels = _layer(first, second), sides.shared_classes(first.run, second.run)
+    shown = class_rows.rows_shown(first, second, request.args.get("rows", "auto"))
+    part = class_rows.class_layer(first, second, layer, how, shown)
     distances = layer_distances(part.difference, [slice(0, layer.units)])[:, 0]
     rows = _rows(first, second, labels, distances)
     columns = _strongest(part.difference, max(8, request.args.get("limit", 256, type=int)))
@@ -100,7 +102,7 @@ def classes() -> Response:
         }
         for row in rows
     ]
-    one = first.network == second.network if shown == "gap" else comparison.one_network(first, second)
+    one = first.network == second.network if shown == "gap" else sides.one_network(first, second)
     return _cached(
         jsonify(
             layer=layer.name,
@@ -121,8 +123,8 @@ def multiples() -> Response:
     Query: layer and `limit`, how many units fit beside each other (those that move most are sent, in order).
     """
     first, second, how = _sides()
-    layer, labels = _layer(first, second), comparison.shared_classes(first.run, second.run)
-    found = comparison.multiples(first, second, layer.name, how)
+    layer, labels = _layer(first, second), sides.shared_classes(first.run, second.run)
+    found = class_rows.multiples(first, second, layer.name, how)
     seen = np.isfinite(found.values).any(axis=(0, 2))
     rows = _rows(first, second, labels, np.where(seen, np.nan_to_num(np.ptp(found.shades, axis=0)).max(axis=1), np.nan))
     columns = _strongest(np.ptp(found.shades, axis=0), max(4, request.args.get("limit", 64, type=int)))
@@ -142,10 +144,10 @@ def multiples() -> Response:
 
 def _layer(first: Side, second: Side) -> Layer:
     """The shared layer that the query names; raises RunError where there is none, or no common class."""
-    layer = next((e for e in comparison.shared_layers(first.run, second.run).layers if e.name == request.args.get("layer")), None)
+    layer = next((e for e in matching.shared_layers(first.run, second.run).layers if e.name == request.args.get("layer")), None)
     if layer is None:
         raise RunError(f"The two runs share no layer {request.args.get('layer')!r}.")
-    if not comparison.shared_classes(first.run, second.run):
+    if not sides.shared_classes(first.run, second.run):
         raise RunError("The two runs have no class in common.")
     return layer
 
@@ -188,7 +190,7 @@ def _side(end: str) -> Side:
     show = valid_show(request.args.get("show" + end, "data"), run)
     split, group = request.args.get("split" + end, "all"), request.args.get("group" + end)
     if group:
-        show, split = comparison.group_of(group, run), "all"
+        show, split = sides.group_of(group, run), "all"
     if show is None or split not in ("all", *run.splits):
         raise RunError(f"Run {run.name} has nothing under this address.")
     return Side(run, epoch, show, None if split == "all" else split, name)
@@ -198,7 +200,7 @@ def _distances(first: Side, second: Side, found: Comparison) -> np.ndarray:
     """What stands beside the layers: distances, or (query `measure=cka`) how alike the layers of two networks are, without pairing units."""
     if request.args.get("measure") != "cka":
         return found.distances
-    similar = comparison.layer_similarity(*first.network, *second.network)
+    similar = matching.layer_similarity(*first.network, *second.network)
     if similar is None:
         return np.full(len(found.shared.layers), np.nan)
     own, other = ({e.name: i for i, e in enumerate(run.layers)} for run in (first.run, second.run))
@@ -213,7 +215,7 @@ def _rows(first: Side, second: Side, labels: list[tuple[int, int]], distances: n
 
 
 def _outlier(side: Side) -> int | None:
-    found = comparison.gap(*side.network)
+    found = class_rows.gap(*side.network)
     return None if found is None else found.outlier
 
 

@@ -9,8 +9,11 @@ import dash_bootstrap_components as dbc
 from dash import ClientsideFunction, Input, Output, callback, clientside_callback, dcc, html
 
 from dnnviz import components, urlstate
-from dnnviz.analysis import comparison
-from dnnviz.analysis.comparison import LAYER_SETS, PAIRINGS, ROWS, Side
+from dnnviz.analysis import comparison, matching, sides
+from dnnviz.analysis.class_rows import ROWS
+from dnnviz.analysis.comparison import LAYER_SETS
+from dnnviz.analysis.matching import PAIRINGS
+from dnnviz.analysis.sides import Side
 from dnnviz.components import comparison_card as card
 from dnnviz.components.moves_card import moves_view
 from dnnviz.endpoints import context
@@ -74,10 +77,10 @@ def layout(**query: Any) -> html.Div:
             problems.append(f"Run {of.name} has no split “{extra[key][:40]}”; all inputs are shown.")
             extra[key] = "all"
     for key, of in (("group", run), ("group2", other)):
-        if extra[key] and comparison.group_of(extra[key], of) is None:
-            problems.append(f"“{extra[key][:40]}” does not name inputs of {of.name}: up to {comparison.MOST_CHOSEN} numbers from 0 to {of.kept - 1}.")
+        if extra[key] and sides.group_of(extra[key], of) is None:
+            problems.append(f"“{extra[key][:40]}” does not name inputs of {of.name}: up to {sides.MOST_CHOSEN} numbers from 0 to {of.kept - 1}.")
             extra[key] = ""
-    shared = comparison.shared_layers(run, other)
+    shared = matching.shared_layers(run, other)
     problems += _left_out(run, other)
     if not shared.layers and extra["view"] in ("units", "multiples"):
         extra["view"] = "similarity"
@@ -251,7 +254,7 @@ def _sides(data: dict[str, str] | None) -> tuple[Selection, Side, Side, str]:
     assert chosen.run is not None and second.run is not None
     split, split2 = (chosen.extra[key] if chosen.extra[key] in run.splits else None for key, run in (("split", chosen.run), ("split2", second.run)))
     how = chosen.extra["pair"] if chosen.extra["pair"] in PAIRINGS else "auto"
-    groups = [comparison.group_of(chosen.extra[key], run) for key, run in (("group", chosen.run), ("group2", second.run))]
+    groups = [sides.group_of(chosen.extra[key], run) for key, run in (("group", chosen.run), ("group2", second.run))]
     sides = [
         Side(of.run, of.epoch, group or of.show, None if group else part, of.run_id)
         for of, part, group in ((chosen, split, groups[0]), (second, split2, groups[1]))
@@ -266,15 +269,15 @@ def _second_query(first: Selection) -> dict[str, str]:
         return {"run": first.run_id, **given}
     catalogue = context().catalogue
     others = {name: catalogue.open(name) for name in catalogue.ids() if name != first.run_id}
-    shown = comparison.group_of(first.extra["group"], first.run) or first.show
+    shown = sides.group_of(first.extra["group"], first.run) or first.show
     name, epoch, show = comparison.worth_comparing(Side(first.run, first.epoch, shown), others)
     return {"run": name or first.run_id, "epoch": str(epoch), "show": show}
 
 
 def _left_out(run: Run, other: Run) -> list[str]:
-    shared = comparison.shared_layers(run, other)
+    shared = matching.shared_layers(run, other)
     if not shared.layers:
-        again = "Layers × layers compares them all the same." if comparison.comparable(run, other) else "Nor do they share inputs or four classes."
+        again = "Layers × layers compares them all the same." if matching.comparable(run, other) else "Nor do they share inputs or four classes."
         return [
             f"{run.name} and {other.name} share no layer (none has the same name, kind and number of units): nothing can be compared unit by unit. "
             f"{again} Choose the same run on both sides, at two epochs or for two classes."

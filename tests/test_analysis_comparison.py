@@ -1,4 +1,4 @@
-"""dnnviz.analysis.comparison: two sides over the layers they share, on small runs."""
+"""dnnviz.analysis.comparison and the modules that it uses: two sides over the layers they share, on small runs."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dnnviz.analysis import comparison, distance
-from dnnviz.analysis.comparison import Side
+from dnnviz.analysis import class_rows, comparison, distance, matching, sides
+from dnnviz.analysis.sides import Side
 from dnnviz.components import comparison_card as card
 from dnnviz.errors import RunError
 from dnnviz.store import Run, open_run
@@ -71,7 +71,7 @@ def marked(folder: Path) -> Run:
 def test_shared_layers_are_those_of_the_same_name_kind_and_size(run, folder):
     layers = (*LAYERS[:1], replace(LAYERS[1], units=9, shape=(9, 4, 4)), replace(LAYERS[2], offset=15), replace(LAYERS[3], name="head", offset=23))
     other = write_run(folder / "wider", layers=layers, classes=8)
-    shared = comparison.shared_layers(run, other)
+    shared = matching.shared_layers(run, other)
     assert [layer.name for layer in shared.layers] == ["conv1", "layer1.0"]
     assert [layer.offset for layer in shared.layers] == [0, 6]
     assert shared.first.tolist() == [*range(6), *range(14, 22)]
@@ -99,14 +99,14 @@ def test_sides_of_inputs_and_splits(run):
 
 
 def test_networks_with_a_common_order_are_compared_by_index(run, twin):
-    pairing = comparison.pair_units(run, 5, twin, 5)
+    pairing = matching.pair_units(run, 5, twin, 5)
     assert pairing.how == "index" and pairing.agreement > 0.9
     assert pairing.over == "96 inputs that both runs kept"
 
 
 def test_networks_without_a_common_order_are_matched(run, shuffled):
-    pairing = comparison.pair_units(run, 5, shuffled, 5)
-    assert pairing.how == "correlation" and abs(pairing.agreement) < comparison.COMMON_ORDER
+    pairing = matching.pair_units(run, 5, shuffled, 5)
+    assert pairing.how == "correlation" and abs(pairing.agreement) < matching.COMMON_ORDER
     assert pairing.correlation == pytest.approx(1.0, abs=1e-3)
     found = comparison.compare(Side(run, 5), Side(shuffled, 5))
     np.testing.assert_allclose(found.difference, 0, atol=1e-5)
@@ -119,41 +119,41 @@ def test_networks_without_a_common_order_are_matched(run, shuffled):
 
 
 def test_layers_of_any_width_are_compared_without_matching(run, shuffled, folder):
-    values, over = comparison.layer_similarity(run, 5, shuffled, 5)
+    values, over = matching.layer_similarity(run, 5, shuffled, 5)
     assert values.shape == (4, 4) and over == "96 inputs that both runs kept"
     np.testing.assert_allclose(values.diagonal(), 1, atol=1e-3)
     stranger = write_run(folder / "stranger", classes=3)
-    assert comparison.layer_similarity(run, 5, stranger, 5) is None
-    assert not comparison.comparable(run, stranger)
+    assert matching.layer_similarity(run, 5, stranger, 5) is None
+    assert not matching.comparable(run, stranger)
 
 
 def test_a_class_whose_training_images_are_marked_stands_out(run, marked):
-    found = comparison.gap(marked, 5)
+    found = class_rows.gap(marked, 5)
     assert found.splits == ("train", "test")
     assert found.outlier == 3 and found.z[3] > 10
-    assert comparison.gap(run, 5).outlier is None
+    assert class_rows.gap(run, 5).outlier is None
     first, second = Side(run, 5), Side(marked, 5)
-    assert comparison.rows_shown(first, second, "auto") == "gap"
-    assert comparison.rows_shown(first, replace(first, epoch=0), "auto") == "means"
-    shared = comparison.shared_layers(run, marked)
-    rows = comparison.class_layer(second, second, shared.layers[1], rows="gap")
+    assert class_rows.rows_shown(first, second, "auto") == "gap"
+    assert class_rows.rows_shown(first, replace(first, epoch=0), "auto") == "means"
+    shared = matching.shared_layers(run, marked)
+    rows = class_rows.class_layer(second, second, shared.layers[1], rows="gap")
     assert np.abs(rows.difference).mean(axis=1).argmax() == 3
-    assert comparison.telling_layer(first, second, comparison.compare(first, second), shared.layers, "gap") in ("layer1.0.conv1", "conv1", "layer1.0")
+    assert class_rows.telling_layer(first, second, comparison.compare(first, second), shared.layers, "gap") in ("layer1.0.conv1", "conv1", "layer1.0")
     said = "".join(part if isinstance(part, str) else part.children for part in card.standing_out(second, "B", ("train", "test"))[0].children)
     assert "class “class 3” lies" in said and "between train and test" in said
 
 
 def test_a_run_of_one_split_has_no_gap(folder):
     single = write_run(folder / "single", splits=("all",))
-    assert comparison.gap(single, 5) is None
-    assert comparison.rows_shown(Side(single, 5), Side(single, 5), "gap") == "means"
+    assert class_rows.gap(single, 5) is None
+    assert class_rows.rows_shown(Side(single, 5), Side(single, 5), "gap") == "means"
     with pytest.raises(RunError, match="one split"):
-        comparison.class_layer(Side(single, 5), Side(single, 5), LAYERS[0], rows="gap")
+        class_rows.class_layer(Side(single, 5), Side(single, 5), LAYERS[0], rows="gap")
 
 
 def test_classes_of_one_network_are_set_against_the_data_set(run):
     side = Side(run, 5, "class:1")
-    part = comparison.class_layer(side, side, LAYERS[0])
+    part = class_rows.class_layer(side, side, LAYERS[0])
     expected = (run.class_mean(5, "conv1") - run.data_mean(5, "conv1")) / run.data_std(5, "conv1")
     np.testing.assert_allclose(part.difference, expected, rtol=1e-3, atol=1e-5)
     assert part.first_shade.max(axis=0) == pytest.approx(np.ones(6))
@@ -162,7 +162,7 @@ def test_classes_of_one_network_are_set_against_the_data_set(run):
 def test_classes_of_two_runs_are_joined_by_name(run, folder):
     other = write_run(folder / "renamed", classes=8)
     other.classes = ["x", "class 2", "class 1", "y", "z", "u", "v", "w"]
-    assert comparison.shared_classes(run, other) == [(1, 2), (2, 1)]
+    assert sides.shared_classes(run, other) == [(1, 2), (2, 1)]
 
 
 def test_what_is_worth_comparing(run, twin, folder):
@@ -220,11 +220,11 @@ def test_a_class_without_inputs_is_not_called_the_same(tmp_path):
 
 
 def test_titles_name_only_what_tells_the_sides_apart(run, twin):
-    assert comparison.titles(Side(run, 5, "class:1"), Side(run, 5, "class:2")) == ("class 1", "class 2")
-    assert comparison.titles(Side(run, 0), Side(run, 5)) == ("epoch 0", "epoch 5")
-    assert comparison.titles(Side(run, 5, id="a"), Side(twin, 5, id="b")) == ("a", "b")
-    assert comparison.titles(Side(run, 5, split="train"), Side(run, 5, split="test")) == ("train inputs", "test inputs")
-    assert comparison.titles(Side(run, 5), Side(twin, 0, "input:3")) == ("digits · epoch 5 · all inputs", "digits-twin · epoch 0 · input 3")
+    assert sides.titles(Side(run, 5, "class:1"), Side(run, 5, "class:2")) == ("class 1", "class 2")
+    assert sides.titles(Side(run, 0), Side(run, 5)) == ("epoch 0", "epoch 5")
+    assert sides.titles(Side(run, 5, id="a"), Side(twin, 5, id="b")) == ("a", "b")
+    assert sides.titles(Side(run, 5, split="train"), Side(run, 5, split="test")) == ("train inputs", "test inputs")
+    assert sides.titles(Side(run, 5), Side(twin, 0, "input:3")) == ("digits · epoch 5 · all inputs", "digits-twin · epoch 0 · input 3")
 
 
 def test_ranking_names_layer_and_unit(run):

@@ -5,8 +5,8 @@ import pytest
 from scipy.stats import binomtest
 
 import dnnviz
-from dnnviz.analysis.comparison import Side
 from dnnviz.analysis.moves import Moves, moves
+from dnnviz.analysis.sides import Side
 from dnnviz.errors import RunError
 from dnnviz.figures.flows import MOST_CLASSES, flows
 from dnnviz.settings import DEMO_RUNS

@@ -5,8 +5,9 @@ import pytest
 from scipy.stats import permutation_test
 
 import dnnviz
-from dnnviz.analysis.comparison import CHANCE, Side, significance
+from dnnviz.analysis.comparison import CHANCE, significance
 from dnnviz.analysis.permutation import group_test, paired_test
+from dnnviz.analysis.sides import Side
 from dnnviz.settings import DEMO_RUNS
 
 LAYERS = [slice(0, 30), slice(30, 60), slice(60, 90)]

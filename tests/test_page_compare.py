@@ -12,9 +12,9 @@ from urllib.parse import parse_qs, urlparse
 import numpy as np
 import pytest
 
-from dnnviz.analysis import comparison
-from dnnviz.analysis.comparison import Side
+from dnnviz.analysis import class_rows, comparison
 from dnnviz.analysis.moves import moves
+from dnnviz.analysis.sides import Side
 from dnnviz.store import open_run
 from tests.conftest import wait_idle
 from tests.runs import LAYERS, write_run
@@ -272,7 +272,7 @@ def test_a_layer_over_classes_runs_and_epochs(page, compared):
     panels = page.evaluate("() => window.dnnviz.compareGrids().multiples.panels.map((p) => [p.title, Array.from(p.values)])")
     assert [title for title, _ in panels] == [f"{side} · epoch {epoch}" for side in "AB" for epoch in (0, 1, 5)]
     runs = {name: open_run(compared.settings.runs[0] / name) for name in ("net", "net-marked")}
-    found = comparison.multiples(Side(runs["net"], 5, id="net"), Side(runs["net-marked"], 5, id="net-marked"), "layer1.0")
+    found = class_rows.multiples(Side(runs["net"], 5, id="net"), Side(runs["net-marked"], 5, id="net-marked"), "layer1.0")
     assert np.allclose(panels[2][1], runs["net"].class_mean(5, "layer1.0").ravel(), atol=1e-5)
     assert np.allclose([values for _, values in panels], found.values.reshape(6, -1), atol=1e-5) and found.shades.max() == 1
     assert "layer1.0: its" in re.sub("<[^>]+>", " ", page.evaluate("() => window.dnnviz.picture.compose()")["svg"])

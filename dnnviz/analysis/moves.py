@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dnnviz.analysis.comparison import Side, members, same_inputs
+from dnnviz.analysis.sides import Side, members, same_inputs
 from dnnviz.errors import RunError
 
 

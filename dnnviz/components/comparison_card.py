@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 from dash import html
 
-from dnnviz.analysis import comparison
-from dnnviz.analysis.comparison import Comparison, Side
+from dnnviz.analysis import class_rows, comparison, matching, sides
+from dnnviz.analysis.comparison import Comparison
 from dnnviz.analysis.distance import rank_units
+from dnnviz.analysis.sides import Side
 from dnnviz.components.controls import note, page_link, section
 from dnnviz.components.details import number, unit_bars
 from dnnviz.components.unit_card import unit_card
@@ -29,7 +30,7 @@ def differences_card(first: Side, second: Side, how: str, chosen: str) -> list[A
     layers = comparison.layers_of(found.shared.layers, chosen)
     if not layers:
         return [html.H1("What differs most", className="dv-title"), note("Nothing can be compared unit by unit.")]
-    name = comparison.titles(first, second)[1]
+    name = sides.titles(first, second)[1]
     rows = [(layer.name, unit, float(value), signed(value)) for layer, unit, value, _ in ranking(found, layers, RANKED)]
     parts: list[Any] = [
         html.H1("What differs most", className="dv-title"),
@@ -66,7 +67,7 @@ def unit_difference_card(selection: Selection, first: Side, second: Side, how: s
         return [back, note(f"The other run has no layer {selection.layer} of this size."), *unit_card(selection, theme)]
     i = layer.offset + selection.unit
     partner = int(found.partners[i])
-    names = comparison.titles(first, second)
+    names = sides.titles(first, second)
     values = [
         ("A", names[0], number(float(found.first[i]))),
         ("B", names[1] + (f", unit {partner}" if found.pairing.how == "correlation" else ""), number(float(found.second[i]))),
@@ -89,7 +90,7 @@ def notice(first: Side, second: Side, how: str) -> list[str]:
     said = []
     if first.run is second.run:
         return said
-    pairing = comparison.pair_units(*first.network, *second.network, how)
+    pairing = matching.pair_units(*first.network, *second.network, how)
     if pairing.how == "correlation":
         agreement = "" if pairing.agreement is None else f" (agreement by index {_two(pairing.agreement)}; 1 would be the same units)"
         said.append(
@@ -106,7 +107,7 @@ def notice(first: Side, second: Side, how: str) -> list[str]:
     else:
         said.append(f"The units of both networks have a common order (agreement by index {_two(pairing.agreement)}, over {pairing.over}).")
     if first.run.classes != second.run.classes:
-        common = len(comparison.shared_classes(first.run, second.run))
+        common = len(sides.shared_classes(first.run, second.run))
         said.append(f"The runs see different data: {common or 'no'} {'class has' if common == 1 else 'classes have'} the same name.")
     return said
 
@@ -178,7 +179,7 @@ def standing_out(side: Side, name: str, shown: tuple[str | None, str | None]) ->
 
     shown: the splits of A and B that the page shows now.
     """
-    found = comparison.gap(*side.network)
+    found = class_rows.gap(*side.network)
     label = found.outlier if found is not None else None
     if found is None or label is None:
         return None
@@ -214,7 +215,7 @@ def _two(value: float) -> str:
 
 
 def _strangers(agreement: float | None) -> bool:
-    return agreement is not None and agreement < comparison.COMMON_ORDER
+    return agreement is not None and agreement < matching.COMMON_ORDER
 
 
 def _what(first: Side, second: Side) -> str:
@@ -241,7 +242,7 @@ def _subject(first: Side, second: Side) -> str:
 
 def similarity_view(first: Side, second: Side, chosen: str, theme: str) -> tuple[Any, dict[str, str], str]:
     """(figure, style, sentence) of every layer of A against every layer of B, whatever their units."""
-    found = comparison.layer_similarity(*first.network, *second.network)
+    found = matching.layer_similarity(*first.network, *second.network)
     if found is None:
         both = f"{first.name} and {second.name}"
         said = f"{both} share neither inputs nor four classes: their layers cannot be compared. Capture both on the same data."

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from dash import html
 
-from dnnviz.analysis.comparison import MOST_CHOSEN
+from dnnviz.analysis.sides import MOST_CHOSEN
 from dnnviz.components.controls import note, page_link, section
 from dnnviz.components.details import bars, image_url, number, thumbnail
 from dnnviz.explain.plan import MOST_INPUTS

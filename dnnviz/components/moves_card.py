@@ -9,8 +9,8 @@ import numpy as np
 from dash import dcc, html
 
 from dnnviz import urlstate
-from dnnviz.analysis.comparison import Side, titles
 from dnnviz.analysis.moves import Moves, moves
+from dnnviz.analysis.sides import Side, titles
 from dnnviz.components.controls import empty, page_link
 from dnnviz.components.details import image_url, percent
 from dnnviz.errors import RunError

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dnnviz.analysis.comparison import two_splits
+from dnnviz.analysis.sides import two_splits
 from dnnviz.results import Results
 from dnnviz.store import Run
 
@@ -84,11 +84,12 @@ class Finding:
 
 @dataclass(frozen=True)
 class Subject:
-    """What is checked: a snapshot of a run, with the cache that holds what jobs have computed of it."""
+    """What is checked: a snapshot of a run, with the cache that holds what jobs have computed of it; obstacle: why its network cannot run."""
 
     run: Run
     epoch: int
     results: Results
+    obstacle: str | None = None
 
     @property
     def judged(self) -> tuple[np.ndarray, str]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from dnnviz.analysis.comparison import two_splits
 from dnnviz.analysis.diagnosis.calibration import losses
 from dnnviz.analysis.diagnosis.finding import ATTENTION, FINE, LOOK, PERCENT, Course, Finding, Link, Subject, check, listed, percent
 from dnnviz.analysis.evolution import evolution, metric_courses
+from dnnviz.analysis.sides import two_splits
 from dnnviz.errors import RunError
 
 STOPPED = 0.02  # change of a layer, as a share of the median change of all, below which it no longer learns
