@@ -24,7 +24,7 @@ from dnnviz.pruning.registry import CRITERIA
 from dnnviz.pruning.saved import Costs, counted, saving
 from dnnviz.results import Results
 from dnnviz.settings import DEMO_RUNS, Settings
-from tests.conftest import wait_for_jobs, wait_idle
+from tests.conftest import TIMEOUT, wait_for_jobs, wait_idle
 from tests.networks import STYLES, Rectified
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -526,14 +526,7 @@ def test_the_view_chooses_switches_off_verifies_and_exports(page, make_live_app,
     # What other tests prove of the job is there already; one job goes through the browser.
     ask(app.settings, "verify", **asked)
     ask(app.settings, "export", proposal=asked["proposal"], kind="sliced")
-    # A run without its network shows its units and says what is missing.
-    page.goto(app.url + "/diagnosis?run=plain&view=pruning")
-    page.locator("#pruning-proposal .dv-empty").wait_for()
-    wait_idle(page)
-    assert "does not say how to build its network" in page.locator("#pruning-proposal").inner_text()
-    assert page.locator(".dv-pruning-table tbody tr").count() == 4
-    assert page.get_by_role("button", name="Verify").count() == 0
-    page.evaluate("dnnviz.go('/diagnosis?run=digits&view=pruning&prune-by=activation,random&prune-most=100')")
+    page.goto(app.url + "/diagnosis?run=digits&view=pruning&prune-by=activation,random&prune-most=100")
     page.locator(".dv-pruning-table .barred", has_text="56 %").wait_for()
     wait_idle(page)
     table = page.locator(".dv-pruning-table tbody tr")
@@ -581,14 +574,22 @@ def test_the_view_chooses_switches_off_verifies_and_exports(page, make_live_app,
     page.locator("#pruning-prefer").select_option("4")
     page.get_by_role("button", name="Add").click()
     page.get_by_role("button", name="Switch off").click()
-    page.locator(".dv-pruning-classes").wait_for()
+    page.locator(".dv-pruning-classes").wait_for(timeout=2 * TIMEOUT)
     wait_for_jobs(page)
     assert page.locator(".dv-pruning-classes tbody tr").first.inner_text().startswith("4")
     assert "ablate=classifier.hidden:prefers+4" in page.url and count.inner_text() == "5 of 130 units chosen, in 1 layer"
     saved = page.evaluate("async () => (await dnnviz.picture.compose()).svg")
     assert "features.conv4" in saved and "units removed, of 120" in saved and "changes no prediction" in saved
+    # A run without its network shows its units and says what is missing.
+    address = page.evaluate("location.pathname + location.search")
+    page.evaluate("dnnviz.go('/diagnosis?run=plain&view=pruning')")
+    page.locator("#pruning-proposal .dv-empty").wait_for()
+    wait_idle(page)
+    assert "does not say how to build its network" in page.locator("#pruning-proposal").inner_text()
+    assert table.count() == 4
+    assert page.get_by_role("button", name="Verify").count() == 0
     # The address gives all of it back; what was computed is there at once.
-    page.reload()
+    page.evaluate("address => dnnviz.go(address)", address)
     page.locator("#pruning-graph .js-plotly-plot").wait_for()
     page.locator(".dv-pruning-classes").wait_for()
     wait_idle(page)
