@@ -14,7 +14,7 @@ from dash import ClientsideFunction, Dash, Input, Output, dcc, html
 from dnnviz import urlstate
 from dnnviz.analysis.diagnosis import CHECKS, SEVERITIES, Finding, Subject, diagnose
 from dnnviz.analysis.diagnosis.finding import ATTENTION, FINE, LOOK, UNKNOWN
-from dnnviz.analysis.diagnosis.preprocessing import trial_key
+from dnnviz.analysis.diagnosis.preprocessing import TRIALS, trial_key
 from dnnviz.components.controls import how_to_read, labelled
 from dnnviz.drawing import as_svg
 from dnnviz.endpoints import context
@@ -75,14 +75,14 @@ def health_view(selection: Selection, theme: str = "light", heard: Mapping[str, 
     """The findings of a snapshot. heard: the answer of a job that has just ended."""
     run = selection.run
     assert run is not None
-    subject = Subject(run, selection.epoch, context().results)
-    found = diagnose(subject)
+    hindered = obstacle(run, selection.epoch, context().settings.allow, TRIALS)
+    found = diagnose(Subject(run, selection.epoch, context().results, hindered))
     by = {severity: [each for each in found if each.severity == severity] for severity in SEVERITIES}
     named = by[ATTENTION] + by[LOOK]
-    trial = _trial(selection, heard)
+    trial = [] if hindered else _trial(selection, heard)
     head = html.Div(
         [
-            html.Div([html.P(_summary(by, trial)), html.P(_what(selection), className="dv-small")], className="dv-health-said", role="status"),
+            html.Div([html.P(_summary(by)), html.P(_what(selection), className="dv-small")], className="dv-health-said", role="status"),
             _report(selection),
         ],
         className="dv-health-head",
@@ -123,7 +123,7 @@ def _report(selection: Selection) -> html.Div:
     return html.Div([labelled("What the report is held against", chosen), *links], className="dv-health-report")
 
 
-def _summary(by: Mapping[str, Sequence[Finding]], trial: Any) -> list[Any]:
+def _summary(by: Mapping[str, Sequence[Finding]]) -> list[Any]:
     parts: list[Any] = []
     for severity in (ATTENTION, LOOK):
         count = len(by[severity])
@@ -150,9 +150,6 @@ def _trial(selection: Selection, heard: Mapping[str, Any] | None) -> list[Any]:
     assert run is not None
     if trial_key(run, selection.epoch) in context().results:
         return []
-    problem = obstacle(run, selection.epoch, context().settings.allow)
-    if problem:
-        return [html.Span(problem)]
     request = {"kind": "diagnosis", "page": "/diagnosis", "params": {"run": selection.run_id, "epoch": selection.epoch}}
     stopped = bool(heard and not heard.get("ok"))
     said = [html.Span(heard["error"] + " ", role="alert")] if heard and heard.get("error") else []

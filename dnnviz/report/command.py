@@ -7,6 +7,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,8 +51,11 @@ def report(given: argparse.Namespace, progress: Callable[[float, float, str], ob
     settings = Settings.from_environment(allow=tuple(given.allow) or None)
     results = Results(settings.private_cache() / "results")
 
+    # A run that is held against itself, at another epoch, is one run: its units have one order.
+    opened = {folder.resolve(): open_run(folder) for folder in (given.run, *([given.against] if given.against else []))}
+
     def snapshot(folder: Path, epoch: int | None, like: int | None = None) -> Subject:
-        run = open_run(folder)
+        run = opened[folder.resolve()]
         if not run.epochs:
             raise DNNVizError(f"{folder} holds no snapshot yet; there is nothing to report on.")
         chosen = epoch if epoch is not None else like if like in run.epochs else run.epochs[-1]
@@ -61,12 +65,15 @@ def report(given: argparse.Namespace, progress: Callable[[float, float, str], ob
     subject = snapshot(given.run, given.epoch)
     other = None if given.against is None else snapshot(given.against, given.against_epoch, subject.epoch)
     lines = []
-    if not given.no_network:
+    if given.no_network:
+        subject = replace(subject, obstacle="The network was not run.")
+    else:
         try:
             from dnnviz.preprocessing import known_trial
 
             known_trial(subject.run, subject.epoch, results, settings.allow, progress)
         except DNNVizError as error:
+            subject = replace(subject, obstacle=str(error))
             lines.append(f"left out: other preprocessing was not tried. {error}")
     progress(1, 1, "Writing")
     made = compose(given.run.resolve().name, subject, None if other is None or given.against is None else (given.against.resolve().name, other))

@@ -8,8 +8,10 @@ import zipfile
 from flask import Flask, Response, request
 
 from dnnviz.analysis.diagnosis import Subject
+from dnnviz.analysis.diagnosis.preprocessing import TRIALS
 from dnnviz.endpoints import context, publish
 from dnnviz.errors import DNNVizError
+from dnnviz.explain.plan import obstacle
 from dnnviz.report.command import files
 from dnnviz.report.page import Report, compose
 
@@ -64,4 +66,4 @@ def _subject(run_id: str, epoch: str | None) -> Subject:
         raise DNNVizError(f"“{epoch[:40]}” is no epoch.")
     chosen = run.epochs[-1] if epoch is None else int(epoch)
     run.snapshot(chosen)
-    return Subject(run, chosen, context().results)
+    return Subject(run, chosen, context().results, obstacle(run, chosen, context().settings.allow, TRIALS))

@@ -16,6 +16,7 @@ from dnnviz.results import Results
 from dnnviz.store import Run
 
 CAPTURED = "as captured"
+TRIALS = "trials of other preprocessing"  # what needs the network, where it cannot be had
 FAR = 0.2  # distance from which on another preprocessing is looked for; right ones measured 0.01 to 0.11, wrong ones 0.30 to 0.97
 STRANGE = 0.35  # distance that is worth a look even where nothing fits better
 SIGNS = 4.0  # z of a sign test over the inputs from which on another preprocessing is better; losses themselves have too long a tail to be tested
@@ -132,7 +133,7 @@ def preprocessing(subject: Subject) -> Finding:
     """Whether the network is given its inputs as it was trained on them."""
     trial = get_trial(subject.results, subject.run, subject.epoch)
     if trial is None:
-        raise RunError("It has not been tried yet; it takes the network and a few seconds.")
+        raise RunError(subject.obstacle or "It has not been tried yet; it takes the network and a few seconds.")
     return judge(trial, max(1, len(subject.run.classes)))
 
 
