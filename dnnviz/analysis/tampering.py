@@ -11,8 +11,9 @@ from functools import lru_cache
 
 import numpy as np
 
-from dnnviz.analysis import comparison
+from dnnviz.analysis import sides
 from dnnviz.analysis.distance import LEAST
+from dnnviz.analysis.labels import Strays, stray_labels
 from dnnviz.store import EarlyMap, Run
 
 FEW = 4  # classes below which none can stand out
@@ -24,20 +25,23 @@ RIDGE = 0.1  # share of the mean variance that is added to every direction of an
 class Test:
     """A test: how it is called, what it measures, from which robust z on a class stands out, and the least spread of its null.
 
-    least: no clean run's classes are taken to lie closer together than this, in the unit of the statistic. The thresholds
-    lie above what clean runs gave in tests/benchmarks/tampering.py.
+    least: no clean run's classes are taken to lie closer together than this, in the unit of the statistic; None where the
+    statistic is a deviate of the normal distribution already, since chance alone says what to expect. The thresholds lie
+    above what clean runs gave in tests/benchmarks/tampering.py.
     """
 
     title: str
     what: str
     threshold: float
-    least: float
+    least: float | None
 
 
 TESTS = {
     "place": Test("At one place", "largest difference of a unit at a place between training and held-out inputs, in standard errors", 4.5, 0.35),
     "gap": Test("Over all units", "mean difference of the units between training and held-out inputs, in what sampling alone gives", 6.0, 0.15),
     "spectral": Test("Some of its inputs", "largest spread of the training inputs along one direction, relative to the held-out ones", 7.0, 0.25),
+    # By chance in one run of 44.
+    "labels": Test("Among another class", "training inputs that lie among held-out inputs of one other class, against chance", 2.0, None),
     "others": Test("Against other classes", "largest difference of a unit at a place from the other classes, in standard deviations", 15.0, 0.1),
     "second": Test("Against the other run", "difference over all units, relative to that in the other run", 6.0, 0.1),
 }
@@ -107,7 +111,7 @@ class Place:
 @lru_cache(maxsize=32)
 def tampering(run: Run, epoch: int, second: Run | None = None, second_epoch: int = 0) -> Findings:
     """All tests on all classes of a run; second, second_epoch: another run to set it against."""
-    splits = comparison.two_splits(run)
+    splits = sides.two_splits(run)
     measured: dict[str, Measured] = {}
     missing: dict[str, str] = {}
     no_maps = _no_maps(run, epoch)
@@ -116,14 +120,17 @@ def tampering(run: Run, epoch: int, second: Run | None = None, second_epoch: int
         "place": None if no_maps or splits is None else _largest(run, epoch, held_out=True),
         "gap": None if splits is None else relative_gap(run, epoch),
         "spectral": None if splits is None else spectral(run, epoch),
+        "labels": None if splits is None else _deviations(run, epoch),
         "others": None if no_maps else _largest(run, epoch, held_out=False),
     }
     if second is not None:
         values["second"] = _against(run, epoch, second, second_epoch)
+    few_kept = f"fewer than {LEAST_KEPT} training and held-out inputs of the classes are kept one by one."
     reasons = {
         "place": one_split or no_maps,
         "gap": one_split,
-        "spectral": one_split or f"fewer than {LEAST_KEPT} training and held-out inputs of the classes are kept one by one.",
+        "spectral": one_split or few_kept,
+        "labels": one_split or few_kept,
         "others": no_maps,
         "second": "the two runs must share at least four classes, and both need held-out inputs.",
     }
@@ -148,8 +155,11 @@ def _no_maps(run: Run, epoch: int) -> str:
 
 
 def _judged(name: str, values: np.ndarray) -> Measured:
+    least = TESTS[name].least
+    if least is None:
+        return Measured(name, values, values, 0.0, 1.0)
     middle = float(np.nanmedian(values))
-    spread = max(1.4826 * float(np.nanmedian(np.abs(values - middle))), TESTS[name].least)
+    spread = max(1.4826 * float(np.nanmedian(np.abs(values - middle))), least)
     return Measured(name, values, (values - middle) / spread, middle, spread)
 
 
@@ -161,7 +171,7 @@ def relative_gap(run: Run, epoch: int) -> np.ndarray:
 
     1 where the two kinds of inputs come from one distribution, whatever the number of inputs; NaN for a class without them.
     """
-    splits = comparison.two_splits(run)
+    splits = sides.two_splits(run)
     assert splits is not None
     counts = [run.class_counts[run.splits.index(name)].astype(np.float64)[:, None] for name in splits]
     seen, expected = np.zeros(len(run.classes)), np.zeros(len(run.classes))
@@ -200,8 +210,8 @@ def permuted_gap(run: Run, epoch: int, label: int, rounds: int = 999, seed: int 
 
 def _against(run: Run, epoch: int, second: Run, second_epoch: int) -> np.ndarray | None:
     """float64 [K]: logarithm of the gap of each class relative to that in the second run; NaN for classes that it lacks."""
-    pairs = comparison.shared_classes(run, second)
-    if comparison.two_splits(run) is None or comparison.two_splits(second) is None or len(pairs) < FEW:
+    pairs = sides.shared_classes(run, second)
+    if sides.two_splits(run) is None or sides.two_splits(second) is None or len(pairs) < FEW:
         return None
     own, other = relative_gap(run, epoch), relative_gap(second, second_epoch)
     result = np.full(len(run.classes), np.nan)
@@ -224,7 +234,7 @@ def _differences(run: Run, epoch: int, item: EarlyMap, held_out: bool) -> tuple[
     if found is None:
         return None
     mean, std = (part.astype(np.float64) for part in found)
-    splits = comparison.two_splits(run)
+    splits = sides.two_splits(run)
     counts = run.class_counts.astype(np.float64)[:, :, None, None, None]
     mean, std = np.where(counts > 0, mean, 0.0), np.where(counts > 0, std, 0.0)
     within = (np.square(std) * counts).sum(axis=(0, 1)) / max(counts.sum(), 1.0)
@@ -267,7 +277,7 @@ def place(run: Run, epoch: int, label: int, held_out: bool = True) -> Place | No
     """
     best: Place | None = None
     for item in run.maps:
-        found = _differences(run, epoch, item, held_out) if not held_out or comparison.two_splits(run) else None
+        found = _differences(run, epoch, item, held_out) if not held_out or sides.two_splits(run) else None
         if found is None or not np.isfinite(found[0][label]).any():
             continue
         effect, own, other = (part[label] for part in found)
@@ -329,6 +339,33 @@ def _signature(run: Run, epoch: int, label: int) -> tuple[np.ndarray, np.ndarray
     return own, np.square(white @ directions[0]), float(sizes[0] ** 2 / len(white))
 
 
+@lru_cache(maxsize=16)
+def strays(run: Run, epoch: int) -> Strays | None:
+    """What the held-out inputs around each input kept say in the last hidden layer; None where no class has LEAST_KEPT of both kinds."""
+    splits = sides.two_splits(run)
+    if splits is None:
+        return None
+    training, held = (run.input_splits == run.splits.index(name) for name in splits)
+    counts = [np.bincount(run.labels[part], minlength=len(run.classes)) for part in (training, held)]
+    if np.minimum(*counts).max() < LEAST_KEPT:
+        return None
+    return stray_labels(_hidden(run, epoch), run.labels, training, held, len(run.classes), LEAST_KEPT)
+
+
+def stray_inputs(run: Run, epoch: int, label: int) -> np.ndarray:
+    """Training inputs of a class, int64, that lie among the held-out inputs of the class that they are most taken for; the clearest first."""
+    found, own = strays(run, epoch), _kept(run, label)[0]
+    if found is None or found.other[label] < 0:
+        return own[:0]
+    own = own[found.looks[own] == found.other[label]]
+    return own[np.argsort(-found.share[own], kind="stable")]
+
+
+def _deviations(run: Run, epoch: int) -> np.ndarray | None:
+    found = strays(run, epoch)
+    return None if found is None else found.deviation
+
+
 @lru_cache(maxsize=4)
 def _hidden(run: Run, epoch: int) -> np.ndarray:
     """float64 [n, units]: values of the last hidden layer, in its typical standard deviation."""
@@ -339,7 +376,7 @@ def _hidden(run: Run, epoch: int) -> np.ndarray:
 
 def _kept(run: Run, label: int) -> tuple[np.ndarray, np.ndarray]:
     """Inputs of a class kept one by one: those for training, and those held out."""
-    splits = comparison.two_splits(run)
+    splits = sides.two_splits(run)
     if splits is None:
         return np.flatnonzero(run.labels == label), np.zeros(0, dtype=np.int64)
     own, held = (np.flatnonzero((run.labels == label) & (run.input_splits == run.splits.index(name))) for name in splits)

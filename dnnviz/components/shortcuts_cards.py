@@ -6,16 +6,16 @@ import base64
 import json
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import parse_qs
 
 import dash
 import dash_bootstrap_components as dbc
 import numpy as np
-from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html
+from dash import ClientsideFunction, Dash, Input, Output, dcc, html
 
 from dnnviz import urlstate
 from dnnviz.components.controls import empty, labelled, note, url_id
 from dnnviz.components.details import image_url, number, percent
+from dnnviz.components.view import register_view
 from dnnviz.endpoints import SPRITE_COLUMNS, SPRITE_LIMIT, context
 from dnnviz.errors import DNNVizError
 from dnnviz.explain.picture import COLOURS, Look, paint, png
@@ -50,12 +50,7 @@ _EXTRA = {
 
 def register(app: Dash) -> None:
     """Put the callbacks of the view on an app; they draw into `attribution-shortcuts`."""
-    app.callback(
-        Output("attribution-shortcuts", "children"),
-        Input(url_id("view"), "value"),
-        State("_pages_location", "search"),
-        State("selection", "data"),
-    )(_frame)
+    register_view(app, "attribution", "shortcuts", _frame)
     app.callback(
         Output("shortcuts-cards", "children"),
         Input("selection", "data"),
@@ -70,12 +65,9 @@ def register(app: Dash) -> None:
     )
 
 
-def _frame(view: str | None, search: str | None, data: Mapping[str, str] | None) -> Any:
-    """Controls of the view and the place for its cards, when the view is opened."""
-    if view != "shortcuts":
-        return dash.no_update
-    query = {name: values[0] for name, values in parse_qs((search or "").lstrip("?")).items()}
-    method, count = ((data or {}).get(name) or query.get(name) or default for name, default in ((METHOD, FIRST_METHOD), (COUNT, str(PER_CLASS))))
+def _frame(query: dict[str, str], data: Mapping[str, str]) -> list[Any]:
+    """Controls of the view and the place for its cards."""
+    method, count = (data.get(name) or query.get(name) or default for name, default in ((METHOD, FIRST_METHOD), (COUNT, str(PER_CLASS))))
     options = [{"label": each.title, "value": name} for name, each in METHODS.items()]
     counts = [{"label": text, "value": value} for value, text in COUNTS.items()]
     plain = {METHOD: FIRST_METHOD, COUNT: str(PER_CLASS)}

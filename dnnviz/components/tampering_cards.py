@@ -2,55 +2,43 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import parse_qs
 
 import dash
 import dash_bootstrap_components as dbc
 import numpy as np
-from dash import Dash, Input, Output, State, dcc, html
+from dash import Dash, Input, Output, dcc, html
 
 from dnnviz import urlstate
-from dnnviz.analysis import comparison
+from dnnviz.analysis import sides
 from dnnviz.analysis import tampering as tests
-from dnnviz.analysis.tampering import FEW, TESTS, Findings, Place
-from dnnviz.components.controls import empty, hidden, labelled, note, page_link, section, url_id
-from dnnviz.components.details import image_url, number
+from dnnviz.analysis.tampering import FEW, TESTS, Findings
+from dnnviz.components.controls import empty, hidden, labelled, note, url_id
+from dnnviz.components.details import number
+from dnnviz.components.tampering_evidence import deviations, evidence_view, strays_text, where
+from dnnviz.components.view import register_view
 from dnnviz.endpoints import context
 from dnnviz.errors import RunError
-from dnnviz.explain.picture import png
 from dnnviz.store import Run
 from dnnviz.urlstate import Selection
 
 SUSPECT, SECOND = "suspect", "against"  # keys of the address
 MOST_ROWS = 30
-IMAGES = 12  # of a class, from either split
-STRANGEST = 8
 FURTHEST = 1.5  # share of its threshold at which a bar is full
-_LOW, _HIGH = (46, 118, 190), (208, 40, 54)  # seen on a light and on a dark ground
 NO_RUN = "none"
 _EXTRA = {"view": "health", SUSPECT: "", SECOND: NO_RUN}
 
 
 def register(app: Dash) -> None:
     """Put the callbacks of the view on an app; they draw into `diagnosis-tampering`."""
-    app.callback(
-        Output("diagnosis-tampering", "children"),
-        Input(url_id("view"), "value"),
-        State("_pages_location", "search"),
-        State("selection", "data"),
-    )(_frame)
+    register_view(app, "diagnosis", "tampering", _frame)
     app.callback(Output("tampering-cards", "children"), Input("selection", "data"))(_cards)
 
 
-def _frame(view: str | None, search: str | None, data: Mapping[str, str] | None) -> Any:
-    """Controls of the view and the place for what it finds, when it is opened."""
-    if view != "tampering":
-        return dash.no_update
-    query = {name: values[0] for name, values in parse_qs((search or "").lstrip("?")).items()}
-    run_id = query.get("run") or (data or {}).get("run") or ""
+def _frame(query: dict[str, str], data: Mapping[str, str]) -> list[Any]:
+    """Controls of the view and the place for what it finds."""
+    run_id = query.get("run") or data.get("run") or ""
     given = urlstate.parse({**query, **({"run": run_id} if run_id else {})}, context().catalogue, _EXTRA)[0]
     options = [{"label": "No other run", "value": NO_RUN}, *({"label": f"Against {name}", "value": name} for name in _others(given))]
     chosen = given.extra[SECOND] if given.extra[SECOND] in {each["value"] for each in options} else NO_RUN
@@ -68,7 +56,7 @@ def _frame(view: str | None, search: str | None, data: Mapping[str, str] | None)
 def _others(selection: Selection) -> list[str]:
     """Ids of the runs that share enough classes with this one, and have held-out inputs as it has."""
     run = selection.run
-    if run is None or comparison.two_splits(run) is None:
+    if run is None or sides.two_splits(run) is None:
         return []
     found = []
     for name in context().catalogue.ids():
@@ -76,7 +64,7 @@ def _others(selection: Selection) -> list[str]:
             other = context().catalogue.open(name)
         except (RunError, OSError):
             continue
-        if name != selection.run_id and other.epochs and comparison.two_splits(other) and len(comparison.shared_classes(run, other)) >= FEW:
+        if name != selection.run_id and other.epochs and sides.two_splits(other) and len(sides.shared_classes(run, other)) >= FEW:
             found.append(name)
     return found
 
@@ -101,8 +89,7 @@ def tampering_view(selection: Selection) -> list[Any]:
     label = int(text) if text.isdigit() and int(text) < len(run.classes) else int(found.order[0])
     return [
         _summary(selection, found),
-        html.Div([_ranking(selection, found, label), _evidence(selection, found, label)], className="dv-tampering"),
-        _reading(),
+        html.Div([html.Div([_ranking(selection, found, label), _reading()]), evidence_view(selection, found, label)], className="dv-tampering"),
     ]
 
 
@@ -118,7 +105,8 @@ def _summary(selection: Selection, found: Findings) -> html.Div:
         more = f" and {len(suspects) - 3} more" if len(suspects) > 3 else ""
         several = len(suspects) > 1
         said: list[Any] = [html.B(f"{'Classes' if several else 'Class'} {names}{more} {'look' if several else 'looks'} tampered with: ")]
-        said.append(_why(selection, found, suspects[0], f"those of “{run.classes[suspects[0]]}”" if several else "its training inputs"))
+        said.append(_why(selection, found, suspects[0], f" of “{run.classes[suspects[0]]}”" if several else ""))
+        said.append(_also(found, suspects[0]))
     else:
         label = int(found.order[0])
         said = [html.B("No class stands out"), f" among {len(run.classes)}. Nearest to a threshold is “{run.classes[label]}”, at "]
@@ -127,16 +115,19 @@ def _summary(selection: Selection, found: Findings) -> html.Div:
     return html.Div([html.P(said), html.P([splits, _missing(run, found)], className="dv-small")], className="dv-tampering-summary", role="status")
 
 
-def _why(selection: Selection, found: Findings, label: int, who: str) -> str:
+def _why(selection: Selection, found: Findings, label: int, whose: str) -> str:
     """What the strongest test of a class says, in one sentence."""
     run, name = selection.run, found.strongest(label)
     assert run is not None and name is not None
-    beyond = f"{_z(found.measured[name].z[label])} robust deviations beyond the typical class"
+    if name == "labels":
+        return f"{strays_text(run, selection.epoch, label, whose)}."
+    who = f"the training inputs{whose}"
+    beyond = f"{deviations(found.measured[name].z[label])} robust deviations beyond the typical class (suspicious from {TESTS[name].threshold:g} on)"
     if name in ("place", "others"):
         at = tests.place(run, selection.epoch, label, name == "place")
         assert at is not None
         what = "their held-out fellows" if name == "place" else "those of all other classes"
-        return f"{who} differ from {what} at one place, the {_where(at)} of {at.item.layer} (most of all in unit {at.unit}), {beyond}."
+        return f"{who} differ from {what} at one place, the {where(at)} of {at.item.layer} (most of all in unit {at.unit}), {beyond}."
     if name == "gap":
         return f"{who} lie apart from their held-out fellows over all units, {beyond}."
     if name == "spectral":
@@ -144,15 +135,10 @@ def _why(selection: Selection, found: Findings, label: int, who: str) -> str:
     return f"{who} lie further apart from the held-out ones than in the other run, {beyond}."
 
 
-def _where(at: Place) -> str:
-    """The place in words, for a person to look there."""
-    height, width = at.item.shape
-    row = ("upper", "middle", "lower")[min(3 * at.row // height, 2)]
-    column = ("left", "centre", "right")[min(3 * at.column // width, 2)]
-    edge = {at.row * 8 < height, (height - 1 - at.row) * 8 < height}, {at.column * 8 < width, (width - 1 - at.column) * 8 < width}
-    if True in edge[0] and True in edge[1]:
-        return f"{row} {column} corner"
-    return "middle" if (row, column) == ("middle", "centre") else f"{row} {column}"
+def _also(found: Findings, label: int) -> str:
+    """The other tests in which a class stands out."""
+    names = [f"“{TESTS[name].title}”" for name, each in found.measured.items() if each.share[label] > 1 and name != found.strongest(label)]
+    return f" Beyond the threshold too: {', '.join(names)}." if names else ""
 
 
 def _missing(run: Run, found: Findings) -> str:
@@ -185,8 +171,9 @@ def _ranking(selection: Selection, found: Findings, chosen: int) -> html.Div:
         )
     rest = len(found.order) - len(shown)
     text = (
-        "Robust deviations from the typical class. Shaded: where most classes of any run lie (two deviations); the line: "
-        "from here on a class stands out." + (f" {rest} classes that are less suspicious are not listed." if rest > 0 else "")
+        "Robust deviations from the typical class (“Among another class”: standard deviations of what chance gives). Shaded: where most classes "
+        "of any run lie (two deviations); the line: from here on a class stands out."
+        + (f" {rest} classes that are less suspicious are not listed." if rest > 0 else "")
     )
     return html.Div([html.Div(rows, className="dv-tampering-rows", style={"--columns": str(len(names))}), note(text)])
 
@@ -200,161 +187,9 @@ def _bar(found: Findings, name: str, label: int) -> html.Span:
         html.Span(className="bar strong" if share > 1 else "bar", style={"width": f"{width:.1f}%"}),
         html.Span(className="limit", style={"left": f"{100 / FURTHEST:.1f}%"}),
     ]
-    value = measured.values[label]
-    title = f"{test.title}: {number(float(value))}, typical {number(measured.median)} ± {number(measured.spread)}; {test.what}"
-    return html.Span([html.Span(track, className="track"), html.Span(_z(z), className="value")], className="cell", title=title)
-
-
-def _z(value: float) -> str:
-    if not np.isfinite(value):
-        return "–"
-    text = f"{value:,.0f}" if abs(value) >= 99.5 else f"{value:.1f}"
-    return "0.0" if text == "-0.0" else text.replace("-", "−")
-
-
-# -- evidence ----------------------------------------------------------------------------------------------------------
-
-
-def _evidence(selection: Selection, found: Findings, label: int) -> html.Div:
-    run = selection.run
-    assert run is not None
-    name = run.classes[label]
-    held_out = "place" in found.measured
-    at = tests.place(run, selection.epoch, label, held_out) if {"place", "others"} & set(found.measured) else None
-    parts: list[Any] = [html.H2(f"Evidence about “{name}”", className="dv-title")]
-    if at is not None:
-        parts.append(_place_section(selection, found, label, at, held_out))
-    parts += [*_image_sections(selection, found, label, at), *_units_section(selection, found, label), *_strange_section(selection, label)]
-    return html.Div(parts, className="dv-tampering-evidence dv-card", id="tampering-evidence")
-
-
-def _place_section(selection: Selection, found: Findings, label: int, at: Place, held_out: bool) -> html.Div:
-    measured = found.measured["place" if held_out else "others"]
-    usual = measured.median + TESTS[measured.test].threshold * measured.spread
-    top, unit = float(np.abs(at.map).max()), "standard errors" if held_out else "standard deviations"
-    height, width = at.item.shape
-    against = "held-out ones" if held_out else "those of all other classes"
-    said = (
-        f"The training inputs differ from {against} most at the {_where(at)}: row {at.row}, column {at.column} of the {height} × {width} places of "
-        f"{at.item.layer}, where unit {at.unit} gives {number(at.own)} instead of {number(at.other)}, {_z(top)} {unit} apart. "
-        f"The typical class gives {number(measured.median)} at its own largest place."
-    )
-    picture = html.Div(
-        [
-            html.Img(src=_map(at, max(top, usual)), alt=f"Differences at every place of {at.item.layer}", className="dv-tampering-map"),
-            html.Span(className="spot", style=_square(at)),
-        ],
-        className="dv-tampering-picture",
-        title=f"The largest difference of any unit at each place: red more, blue less, strongest colour at {_z(max(top, usual))} {unit}",
-    )
-    shown = {"run": selection.run_id, "epoch": selection.epoch, "show": f"class:{label}"}
-    link = page_link(f"Unit {at.unit} of {at.item.layer}", "/", **shown, layer=at.item.layer, unit=at.unit)
-    legend = html.P(f"Red: more than in {against}, blue: less; strongest colour at {_z(max(top, usual))} {unit}.", className="dv-small")
-    return section(
-        "Where it differs", html.Div([picture, html.Div([html.P(said), legend, html.Div(link, className="mt-2")])], className="dv-tampering-body")
-    )
-
-
-def _square(at: Place) -> dict[str, str]:
-    height, width = at.item.shape
-    return {
-        "left": f"{100 * at.column / width:.2f}%",
-        "top": f"{100 * at.row / height:.2f}%",
-        "width": f"{100 / width:.2f}%",
-        "height": f"{100 / height:.2f}%",
-    }
-
-
-def _centre(at: Place) -> dict[str, str]:
-    height, width = at.item.shape
-    return {"left": f"{100 * (at.column + 0.5) / width:.2f}%", "top": f"{100 * (at.row + 0.5) / height:.2f}%"}
-
-
-def _map(at: Place, strongest: float) -> str:
-    """The map of differences as an image, one pixel a place: blue below zero and red above, the stronger the less transparent."""
-    share = np.clip(at.map / strongest if strongest > 0 else np.zeros_like(at.map), -1, 1)
-    pixels = np.empty((*share.shape, 4), dtype=np.uint8)
-    pixels[..., :3] = np.where(share[:, :, None] < 0, np.array(_LOW), np.array(_HIGH))
-    pixels[..., 3] = np.round(255 * np.abs(share))
-    return "data:image/png;base64," + base64.b64encode(png(pixels)).decode()
-
-
-def _image_sections(selection: Selection, found: Findings, label: int, at: Place | None) -> list[Any]:
-    """Images of the class from the training split beside held-out ones, with the place marked."""
-    run = selection.run
-    assert run is not None
-    parts = []
-    for name in found.splits or run.splits[:1]:
-        members = np.flatnonzero((run.labels == label) & (run.input_splits == run.splits.index(name)))
-        if len(members):
-            shown = [_thumb(selection, int(i), at) for i in members[:IMAGES]]
-            title = f"Images from “{name}”" + ("" if found.splits is None or name != found.splits[1] else ", held out")
-            parts.append(section(title, html.Div(shown, className="dv-tampering-thumbs")))
-    return parts
-
-
-def _thumb(selection: Selection, index: int, at: Place | None = None, value: str = "") -> dcc.Link:
-    # A ring around the place: a square on it would hide what it points at.
-    ring = [] if at is None else [html.Span(className="ring", style=_centre(at))]
-    picture = html.Img(src=image_url(selection, index, 96), alt="")
-    return dcc.Link(
-        [picture, *ring, *([html.Span(value, className="value")] if value else []), html.Span(f"Input {index}", className="visually-hidden")],
-        href=dash.get_relative_path("/") + urlstate.query(run=selection.run_id, epoch=selection.epoch, show=f"input:{index}"),
-        title=f"Input {index}: what it excites in every layer",
-        className="dv-thumb",
-    )
-
-
-def _units_section(selection: Selection, found: Findings, label: int) -> list[Any]:
-    """The gap over all units, its null by shuffling the splits, and the way to the comparison page."""
-    run, measured = selection.run, found.measured.get("gap")
-    if run is None or measured is None or found.splits is None or not np.isfinite(measured.values[label]):
-        return []
-    said = (
-        f"Over all units, training and held-out inputs lie {number(float(measured.values[label]))} times as far apart as sampling alone would "
-        f"put them; the typical class {number(measured.median)} times."
-    )
-    parts: list[Any] = [html.P(said)]
-    null = tests.permuted_gap(run, selection.epoch, label)
-    if null is not None:
-        own, gaps = null
-        p = (1 + int((gaps >= own).sum())) / (1 + len(gaps))
-        parts.append(_histogram(own, gaps))
-        parts.append(
-            note(
-                f"Among the inputs kept one by one the gap is {number(own)} (line). With their splits shuffled {len(gaps)} times it is "
-                f"{number(float(gaps.mean()))} on average (bars), and as large in {100 * p:.1f} % of cases. "
-                "A network that has learnt its training inputs by heart gives small shares for clean classes too: compare the classes."
-            )
-        )
-    both = {"run": selection.run_id, "epoch": selection.epoch, "show": f"class:{label}", "split": found.splits[0]}
-    address = {**both, **{f"{key}2": value for key, value in both.items()}, "split2": found.splits[1]}
-    parts.append(html.Div(page_link(f"Compare its {found.splits[0]} and {found.splits[1]} inputs", "/compare", **address), className="mt-2"))
-    return [section("Over all units", *parts)]
-
-
-def _histogram(own: float, gaps: np.ndarray, bins: int = 40) -> html.Div:
-    """The null as bars, and where the class lies."""
-    high = max(own, float(gaps.max())) * 1.05 or 1.0
-    counts, _ = np.histogram(gaps, bins=bins, range=(0, high))
-    bars = [html.Span(className="bar", style={"height": f"{100 * count / max(counts.max(), 1):.0f}%"}) for count in counts]
-    return html.Div([*bars, html.Span(className="own", style={"left": f"{100 * own / high:.1f}%"})], className="dv-tampering-null")
-
-
-def _strange_section(selection: Selection, label: int) -> list[Any]:
-    run = selection.run
-    assert run is not None
-    found = tests.signature_scores(run, selection.epoch, label)
-    if found is None:
-        return []
-    inputs, scores = found
-    typical = float(np.median(scores)) or 1.0
-    shown = [_thumb(selection, int(i), value=f"{number(float(s / typical))}×") for i, s in zip(inputs[:STRANGEST], scores[:STRANGEST], strict=True)]
-    text = (
-        f"Training inputs that lie furthest along the direction of {tests.hidden_layer(run)} in which the class spreads most, "
-        "in how many times the typical squared distance. Look for a patch, or for images of another class."
-    )
-    return [section("Its strangest training inputs", html.Div(shown, className="dv-tampering-thumbs"), note(text))]
+    typical = "" if test.least is None else f", typical {number(measured.median)} ± {number(measured.spread)}"
+    title = f"{test.title}: {number(float(measured.values[label]))}{typical}; {test.what}"
+    return html.Span([html.Span(track, className="track"), html.Span(deviations(z), className="value")], className="cell", title=title)
 
 
 def _reading() -> html.Details:
@@ -367,16 +202,20 @@ def _reading() -> html.Details:
                 "what the other classes give. “At one place” compares training and held-out inputs, unit by unit and place by place, in the first "
                 "convolutions (their maps are kept pooled to at most 16 × 16): it sees one pixel set in all images of a class. “Over all units” "
                 "compares the means of all units. “Some of its inputs” looks for a direction along which some training inputs lie apart, as with a "
-                "patch and a new label, or with wrong labels. “Against other classes” needs no held-out inputs, but classes also differ by what "
-                "they show. The thresholds were set so that clean runs are not flagged. A class that stands out calls for a look at its images: "
-                "training images from another source than the held-out ones look the same. Held-out images are taken to be clean.",
+                "patch and a new label, or with wrong labels. “Among another class” asks for each training input of which class the nearest "
+                "held-out inputs are in the last hidden layer, and counts those that lie among one other class: wrong labels do. What it expects "
+                "comes from the held-out inputs themselves (beta-binomial distribution, all pairs of classes counted). “Against other classes” "
+                "needs no held-out inputs, but classes also differ by what they show. The thresholds were set so that clean runs are not "
+                "flagged. A class that stands out calls for a look at its images: training images from another source than the held-out ones "
+                "look the same. Held-out images are taken to be clean.",
                 className="dv-note",
             ),
             html.P(
                 [
                     "M. Alberti, V. Pondenkandath, M. Würsch et al., Are You Tampering With My Data?, ECCV workshops 2018. ",
                     "B. Tran, J. Li, A. Madry, Spectral Signatures in Backdoor Attacks, NeurIPS 2018; "
-                    "whitened as in J. Hayase et al., SPECTRE, ICML 2021.",
+                    "whitened as in J. Hayase et al., SPECTRE, ICML 2021. D. Bahri, H. Jiang, M. Gupta, Deep k-NN for Noisy Labels, ICML 2020. "
+                    "C. Northcutt, L. Jiang, I. Chuang, Confident Learning, JAIR 2021.",
                 ],
                 className="dv-small",
             ),

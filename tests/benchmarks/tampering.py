@@ -160,7 +160,7 @@ def plan(quick: bool, sets: Sequence[str]) -> Iterator[Experiment]:
         small = quick or data != "digits"
         for seed in range(4 if quick else 8 if small else 20):
             yield Experiment(data, "clean", 0, seed)
-        strengths = {"pixel": (255,) if small else (255, 128), "patch": (0.05,) if small else (0.05, 0.02), "flip": (0.3,) if small else (0.3, 0.15)}
+        strengths = {"pixel": (255,) if small else (255, 128), "patch": (0.05,) if quick else (0.05, 0.02), "flip": (0.3, 0.15)}
         for attack, chosen in strengths.items():
             for strength in chosen:
                 for seed in range(2 if quick else 3 if small else 4):
