@@ -255,11 +255,11 @@ def _sides(data: dict[str, str] | None) -> tuple[Selection, Side, Side, str]:
     split, split2 = (chosen.extra[key] if chosen.extra[key] in run.splits else None for key, run in (("split", chosen.run), ("split2", second.run)))
     how = chosen.extra["pair"] if chosen.extra["pair"] in PAIRINGS else "auto"
     groups = [sides.group_of(chosen.extra[key], run) for key, run in (("group", chosen.run), ("group2", second.run))]
-    sides = [
+    both = [
         Side(of.run, of.epoch, group or of.show, None if group else part, of.run_id)
         for of, part, group in ((chosen, split, groups[0]), (second, split2, groups[1]))
     ]
-    return chosen, *sides, how
+    return chosen, *both, how
 
 
 def _second_query(first: Selection) -> dict[str, str]:
