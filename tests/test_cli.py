@@ -213,19 +213,20 @@ def test_wrong_numbers_of_classes_are_refused(tmp_path: Path, capsys: pytest.Cap
 
 def train_command(out: Path, epochs: int = 6) -> list[str]:
     return [
-        *(sys.executable, "-m", "dnnviz", "train", "--model", MODEL, "--data", SHAPES, "--out", str(out)),
+        *("train", "--model", MODEL, "--data", SHAPES, "--out", str(out)),
         *("--epochs", str(epochs), "--every", "2", "--inputs", "12", "--batch-size", "4", "--lr", "0.02", "--flip"),
     ]
 
 
-def environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-
-
-def test_a_training_killed_in_the_middle_goes_on_and_ends_the_same(tmp_path: Path) -> None:
-    whole = subprocess.Popen(train_command(tmp_path / "whole" / "run"), stdout=subprocess.PIPE, text=True, env=environment())
+def test_a_training_killed_in_the_middle_goes_on_and_ends_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = train_command(tmp_path / "killed" / "run")
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dnnviz", *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+    )
     for line in process.stdout:
         if line.startswith("epoch 3/"):
             break
@@ -236,19 +237,20 @@ def test_a_training_killed_in_the_middle_goes_on_and_ends_the_same(tmp_path: Pat
     run = open_run(tmp_path / "killed" / "run")
     assert run.epochs[:2] == [0, 2], "every published snapshot is kept"
     assert run.damage() == []
-    again = subprocess.run(command, capture_output=True, text=True, env=environment())
-    assert again.returncode == 0, again.stderr
-    assert "epoch 1/" not in again.stdout
-    assert "epoch 6/" in again.stdout
-    assert whole.communicate()[0].count("epoch ") >= 6
-    assert whole.returncode == 0
+    code, out, err = run_cli(*command, capsys=capsys)
+    assert code == 0, err
+    assert "epoch 1/" not in out
+    assert "epoch 6/" in out
+    code, out, err = run_cli(*train_command(tmp_path / "whole" / "run"), capsys=capsys)
+    assert code == 0, err
+    assert out.count("epoch ") >= 6
     assert open_run(run.path).epochs == [0, 2, 4, 6]
     assert arrays(run.path) == arrays(tmp_path / "whole" / "run")
     history = [json.loads((tmp_path / name / "run" / "training" / "history.json").read_text()) for name in ("killed", "whole")]
     assert history[0] == history[1]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment())
-    assert done.returncode == 0
-    assert "is complete" in done.stdout
+    code, out, _ = run_cli(*command, capsys=capsys)
+    assert code == 0
+    assert "is complete" in out
 
 
 def test_training_errors_are_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
