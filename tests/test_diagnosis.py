@@ -83,7 +83,7 @@ def test_swapped_colours_and_missing_normalisation_are_named_with_what_fits(resn
     raw = torch.from_numpy(images[:20].transpose(0, 3, 1, 2).astype(np.float32))
     faults = {
         "bgr": (swapped, {"mean": trained.MEAN, "std": trained.STD}, "red and blue swapped"),
-        "raw": (raw, {"mean": (0.0,) * 3, "std": (1 / 255,) * 3}, "ImageNet's mean and standard deviation"),
+        "raw": (raw, {"mean": (0.0,) * 3, "std": (1 / 255,) * 3}, "normalised as ImageNet"),
     }
     for name, (tensors, look, wanted) in faults.items():
         data = list(zip(tensors, labels.tolist(), strict=False))
@@ -91,6 +91,7 @@ def test_swapped_colours_and_missing_normalisation_are_named_with_what_fits(resn
         run = dnnviz.capture(resnet20, data, folder, classes=[str(i) for i in range(10)], inputs=len(data), model_spec="dnnviz:resnet20", **look)
         known_trial(run, 0, results, (), quiet)
         found = findings(run, results)["preprocessing"]
+        assert named(findings(run, results))[0] == "preprocessing", "from which all else follows"
         assert found.severity == "attention", found.sentence
         assert found.values["best"] == wanted
         assert wanted in found.sentence

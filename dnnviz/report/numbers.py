@@ -121,7 +121,9 @@ def _classes(
         sides = [Side(side.run, side.epoch, f"class:{k}", id=side.id) for side, k in ((first, a), (second, b))]
         apart = None
         if comparable and all(side.empty_class is None for side in sides):
-            apart = float(np.sqrt(np.nanmean(compare(*sides).difference ** 2)))
+            difference = compare(*sides).difference
+            known = difference[np.isfinite(difference)]
+            apart = float(np.sqrt(np.mean(known**2))) if len(known) else None
         classes.append((first.run.classes[a], *accuracy[a, b], apart))
     return classes
 

@@ -12,6 +12,7 @@ from dnnviz.errors import RunError
 BINS = 15
 LEAST = 40  # inputs
 SLIGHT, STRONG = 0.04, 0.12  # error beyond that of chance that is worth a look, and that needs attention
+MENDS = 0.7  # share of the error that a temperature must bring it below to be worth naming
 _DRAWS = 500
 _TEMPERATURES = (0.05, 50.0)
 
@@ -153,5 +154,6 @@ def calibration(subject: Subject) -> Finding:
     if found.error <= found.limit or beyond <= SLIGHT:
         return Finding(FINE, f"Confidence and accuracy agree: {level} ({measured}).", values, UNSURE, found.bins)
     what = "overconfident" if found.confidence > found.accuracy else "underconfident"
-    said = f"The network is {what}: {level} ({measured}); a temperature of {found.temperature:.2f} brings the error to {found.mended:.3f}."
+    mended = f"a temperature of {found.temperature:.2f} brings the error to {found.mended:.3f}"
+    said = f"The network is {what}: {level} ({measured}); {mended if found.mended < MENDS * found.error else 'no temperature mends that'}."
     return Finding(ATTENTION if beyond > STRONG else LOOK, said, values, UNSURE, found.bins, weight=beyond)

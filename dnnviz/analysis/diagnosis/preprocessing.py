@@ -49,7 +49,7 @@ class Trial:
 
 def trial_key(run: Run, epoch: int) -> str:
     """Key of the trial of a snapshot among the results."""
-    return results.key("diagnosis", version=2, digest=run.digest(epoch), preprocessing=run.manifest["preprocessing"], kept=run.ids)
+    return results.key("diagnosis", version=3, digest=run.digest(epoch), preprocessing=run.manifest["preprocessing"], kept=run.ids)
 
 
 def get_trial(cache: Results, run: Run, epoch: int) -> Trial | None:
@@ -85,12 +85,12 @@ def alternatives(run: Run, indices: np.ndarray) -> dict[str, np.ndarray]:
     how = run.manifest["preprocessing"]
     if captured.shape[1] == 1:
         images = images[..., :1]
-        ways |= {"MNIST's mean and standard deviation": ((0.1307,), (0.3081,))}
+        ways |= {"normalised as MNIST": ((0.1307,), (0.3081,))}
         other, name = 1 - images, SWAPPED[1]
     else:
         ways |= {
-            "ImageNet's mean and standard deviation": _IMAGENET,
-            "CIFAR-10's mean and standard deviation": _CIFAR,
+            "normalised as ImageNet": _IMAGENET,
+            "normalised as CIFAR-10": _CIFAR,
             "0–255 less ImageNet's mean": (_CAFFE, (1 / 255,)),
         }
         other, name = images[..., ::-1], SWAPPED[0]
@@ -98,7 +98,7 @@ def alternatives(run: Run, indices: np.ndarray) -> dict[str, np.ndarray]:
     for title, (mean, std) in ways.items():
         found[title] = _normalised(images, mean, std)
         if captured.shape[1] == 3:
-            found[f"{title}, {name}"] = _normalised(other, mean, std)
+            found[f"{title}, BGR"] = _normalised(other, mean, std)
     kept: dict[str, np.ndarray] = {}
     for title, inputs in found.items():
         if not any(np.allclose(inputs, seen, atol=0.02 * float(np.ptp(seen)) / 2) for seen in kept.values()):
@@ -182,7 +182,8 @@ def judge(trial: Trial, classes: int) -> Finding:
             )
         said = f"The preprocessing looks wrong: “{names[best]}” fits better ({'; '.join(parts)}; {count} inputs)."
         plain = bool(fits[best]) or right[best] - right[0] >= 0.02
-        return Finding(ATTENTION if plain else LOOK, said, values, link, _picture(trial, best), weight=4 + own if trial.layer else 4)
+        # Before all else: what other checks find follows from it.
+        return Finding(ATTENTION if plain else LOOK, said, values, link, _picture(trial, best), weight=6)
     if not trial.layer:
         if not told.any():
             raise RunError(f"{trial.reason} The network does not know the classes of its inputs either, so that no loss could tell.")

@@ -45,8 +45,9 @@ def scale(subject: Subject) -> Finding:
     values |= {"span": float(span), "step": float(10 ** steps[at])}
     between = f"between {sizes[smallest]:.3g} ({names[smallest]}) and {sizes[largest]:.3g} ({names[largest]})"
     fine = span <= SPAN and abs(steps[at]) <= np.log10(STEP)
-    rows = _shown(sizes)
-    marked = frozenset(r for r, i in enumerate(rows) if i in (largest, smallest) and not fine)
+    told = () if fine else (smallest, largest) if span > SPAN else (at, at + 1)
+    rows = _shown(sizes, told)
+    marked = frozenset(r for r, i in enumerate(rows) if i in told)
     picture = Bars(tuple(names[i] for i in rows), tuple(float(sizes[i]) for i in rows), marked, log=True, title="Size of the activations")
     if fine:
         return Finding(FINE, f"Activations keep their size over the depth, {between}.", values, link, picture)
@@ -57,12 +58,11 @@ def scale(subject: Subject) -> Finding:
     what = "grow" if steps[at] > 0 else "shrink"
     factor = 10 ** abs(steps[at])
     said = f"Activations {what} by a factor of {factor:,.0f} from {names[at]} to {names[at + 1]}."
-    return Finding(ATTENTION if factor > STEP**2 else LOOK, said, values, link, picture, weight=float(abs(steps[at])))
+    return Finding(ATTENTION if factor > STEP**2 else LOOK, said, values, link, picture, weight=1 + float(abs(steps[at])))
 
 
-def _shown(sizes: np.ndarray) -> list[int]:
-    """At most _ROWS layers evenly over the depth, the extremes among them."""
+def _shown(sizes: np.ndarray, told: tuple[int, ...]) -> list[int]:
+    """At most _ROWS layers evenly over the depth, those that are told of among them."""
     if len(sizes) <= _ROWS:
         return list(range(len(sizes)))
-    even = np.linspace(0, len(sizes) - 1, _ROWS - 2).round().astype(int).tolist()
-    return sorted({*even, int(sizes.argmin()), int(sizes.argmax())})
+    return sorted({*np.linspace(0, len(sizes) - 1, _ROWS - len(told)).round().astype(int).tolist(), *told})

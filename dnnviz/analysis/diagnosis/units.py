@@ -75,7 +75,7 @@ def _layers(subject: Subject, shares: np.ndarray, kind: str, what: str, link: Li
     layer = run.layers[worst]
     said = f"{counts[worst]:,} of {layer.units:,} units of {layer.name} are {what}{others}."
     link = replace(link, values={**link.values, "layer": layer.name})
-    return Finding(ATTENTION if shares[worst] >= MOST else LOOK, said, values, link, picture, weight=float(shares[worst]))
+    return Finding(ATTENTION if shares[worst] >= MOST else LOOK, said, values, link, picture, weight=1 + float(shares[worst]))
 
 
 def _picture(layers: tuple, shares: np.ndarray, title: str) -> Bars:
