@@ -113,6 +113,11 @@
         }
         return none();
       },
+      asked: function (selection, before) {
+        if (!selection || selection.view !== "pruning") return none();
+        const rest = Object.fromEntries(Object.entries(selection).filter(([key]) => !key.startsWith("ablate")));
+        return JSON.stringify(rest) === JSON.stringify(before) ? none() : rest;
+      },
       grid: function (selection, told) {
         if (selection && selection.run && selection.view === "pruning" && document.getElementById("pruning-grid")) dv.pruning.draw(selection, told).catch((error) => dv.toast(error.message));
         return none();

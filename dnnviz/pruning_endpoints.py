@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from flask import Flask, Response, jsonify, request, send_file
 
-from dnnviz.analysis.units import units
 from dnnviz.endpoints import context, publish
 from dnnviz.errors import DNNVizError
 from dnnviz.pruning import keys
@@ -74,7 +73,7 @@ def facts(run_id: str) -> Response:
     a redundant one follows, −1 for others, with `correlation`. prefers: the class over which its mean is largest, −1: none.
     """
     run, epoch, want = _asked(run_id)
-    said = units(run, epoch, want.threshold)
+    said = keys.units_at(run, run.digest(epoch), epoch, want.threshold)
     kinds = sum(getattr(said, kind).astype(int) << i for i, kind in enumerate(keys.KINDS))
     first = np.repeat([layer.offset for layer in run.layers], [layer.units for layer in run.layers])
     return jsonify(

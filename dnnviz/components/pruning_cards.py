@@ -13,7 +13,7 @@ import numpy as np
 from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html
 
 from dnnviz import urlstate
-from dnnviz.analysis.units import THRESHOLD, Units, course, units
+from dnnviz.analysis.units import THRESHOLD, Units, course
 from dnnviz.components import pruning_parts as parts
 from dnnviz.components.controls import empty, labelled, note, url_id
 from dnnviz.components.pruning_table import layers_table
@@ -53,18 +53,28 @@ def register(app: Dash) -> None:
         State("_pages_location", "search"),
         State("selection", "data"),
     )(_frame)
+    # The selection without the units of the bench: choosing these draws nothing else anew.
+    app.clientside_callback(
+        ClientsideFunction("dnnviz_pruning", "asked"),
+        Output("pruning-asked", "data"),
+        Input("selection", "data"),
+        State("pruning-asked", "data"),
+    )
     app.callback(
         Output("pruning-layers", "children"),
         Output("pruning-layers-shown", "data"),
         Output("pruning-need", "data"),
-        Input("selection", "data"),
+        Input("pruning-asked", "data"),
         Input("pruning-heard", "data"),
         State("pruning-layers-shown", "data"),
     )(_layers)
-    app.callback(Output("pruning-proposal", "children"), Input("selection", "data"), Input("pruning-heard", "data"))(_proposal)
-    app.callback(Output("pruning-curve", "children"), Input("selection", "data"), Input("pruning-heard", "data"), Input("theme-store", "data"))(
-        _curve
-    )
+    app.callback(Output("pruning-proposal", "children"), Input("pruning-asked", "data"), Input("pruning-heard", "data"))(_proposal)
+    app.callback(
+        Output("pruning-curve", "children"),
+        Input("pruning-asked", "data"),
+        Input("pruning-heard", "data"),
+        Input("theme-store", "data"),
+    )(_curve)
     app.callback(
         Output("pruning-ablation", "children"),
         Output("pruning-chosen", "data"),
@@ -114,7 +124,7 @@ def _frame(view: str | None, search: str | None, data: Mapping[str, str] | None)
     options = [{"label": criterion.title, "value": name} for name, criterion in CRITERIA.items()]
     return [
         dcc.Store(id={"type": "url-defaults", "page": "pruning"}, data=PLAIN),
-        *[dcc.Store(id=f"pruning-{name}") for name in ("heard", "need", "layers-shown", "chosen")],
+        *[dcc.Store(id=f"pruning-{name}") for name in ("asked", "heard", "need", "layers-shown", "chosen")],
         html.Div(
             [
                 html.Div(
@@ -238,7 +248,7 @@ class _View:
         return keys.get_costs(context().results, self.run, self.epoch)
 
     def units(self) -> Units:
-        return _units(self.run, self.digest, self.epoch, self.threshold)
+        return keys.units_at(self.run, self.digest, self.epoch, self.threshold)
 
     def result(self, key: str) -> dict[str, np.ndarray] | None:
         return context().results.get(key)
@@ -355,16 +365,11 @@ def _threshold(selection: Selection) -> float:
     return next((value for value in keys.THRESHOLDS if f"{value:g}" == text), THRESHOLD)
 
 
-@lru_cache(maxsize=16)
-def _units(run: Run, digest: str, epoch: int, threshold: float) -> Units:
-    return units(run, epoch, threshold)
-
-
 @lru_cache(maxsize=32)
 def _removed(run: Run, digest: str, epoch: int, want: Proposal) -> np.ndarray:
     known = keys.get_costs(context().results, run, epoch)
     assert known is not None
-    said = _units(run, digest, epoch, want.threshold) if want.which in keys.WHICH else None
+    said = keys.units_at(run, digest, epoch, want.threshold) if want.which in keys.WHICH else None
     return keys.proposed(run, epoch, want, *known, said)
 
 

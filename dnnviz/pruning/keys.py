@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,12 @@ def proposal(params: Mapping[str, Any]) -> Proposal:
     if not isinstance(share, int) or not LEAST <= share <= 90:
         raise DNNVizError(f"The share is {share!r}; it must be a whole percentage from {LEAST} to 90.")
     return Proposal(str(which), float(threshold) if which == "redundant" else THRESHOLD, share if which in CRITERIA else 10)
+
+
+@lru_cache(maxsize=16)
+def units_at(run: Run, digest: str, epoch: int, threshold: float) -> Units:
+    """What `units` says, held for those who ask again; digest: of the snapshot (`run.digest(epoch)`)."""
+    return units(run, epoch, threshold)
 
 
 def epoch_of(run: Run, params: Mapping[str, Any]) -> int:
