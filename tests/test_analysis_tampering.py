@@ -39,8 +39,9 @@ def found(name: str) -> tuple[Run, tests.Findings]:
 # -- what capture keeps ------------------------------------------------------------------------------------------------
 
 
-def test_capture_keeps_the_early_maps_as_they_are(tmp_path: Path) -> None:
-    """Against feature maps taken by hooks, pooled and averaged at once; batches end in the middle of classes."""
+def test_capture_keeps_the_early_maps_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against feature maps taken by hooks, pooled and averaged at once; batches end in the middle of classes, and sums are folded between."""
+    monkeypatch.setattr("dnnviz.early.FOLD", 20)
     torch.manual_seed(0)
     model = build("dnnviz:small_cnn?width=20", 3).eval()
     images = {"train": torch.randn(37, 3, 40, 24), "test": torch.randn(21, 3, 40, 24)}
