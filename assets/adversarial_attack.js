@@ -150,7 +150,7 @@
   }
   function row(known, layer, i, where) {
     const { about } = known.result;
-    const notes = [about.leaves === i ? "leaves the class here" : "", about.arrives === i ? "from here nearer to " + className(known, about.after) : ""].filter(Boolean);
+    const notes = [about.leaves === i ? "leaves here" : "", about.arrives === i ? "nearer to " + className(known, about.after) : ""].filter(Boolean);
     const name = page.element("th", "", page.element("span", "adv-layer", layer.name), notes.length ? page.element("span", "adv-mark", notes.join("; ")) : null);
     name.scope = "row";
     name.title = `${layer.name}: ${layer.kind}, ${page.count(layer.units, "unit")}`;
@@ -171,7 +171,7 @@
       cell("adv-value", carried),
       cell("adv-units", ...links.flatMap((link, k) => (k ? [", ", link] : [link]))),
       !changed(known) ? null : Object.assign(svgCell("", layer.patched === null ? "" : drawing(BACK, backMark(layer), backText(layer))), { title: layer.patched === null ? "" : backText(layer) }),
-      !changed(known) ? null : cell("adv-value", layer.patched === null ? "–" : page.percent(layer.patched), layer.restored ? page.element("span", "adv-back", " returns") : null),
+      !changed(known) ? null : cell("adv-value", layer.patched === null ? "–" : page.percent(layer.patched), layer.restored ? Object.assign(page.element("span", "adv-back", " ✓"), { title: "predicted again" }) : null),
       !changed(known) ? null : cell("adv-value dv-small", layer.control === null ? "" : page.percent(layer.control)),
     );
   }
@@ -227,7 +227,7 @@
   }
   const key = (known) =>
     "Ring: the original; dot: the result; dashed line: what 95 % of the inputs stay within." +
-    (changed(known) ? " Bar: how sure the network is of the class when the units with 80 % get their values back, green where it is predicted again; upright mark: as many random units." : "");
+    (changed(known) ? " Bar: how sure the network is of the class when the units with 80 % get their values back, green and ✓ where it is predicted again; upright mark: as many random units." : "");
 
   const outcome = (known) => known.result.about.sentence || "";
   page.views.attack = function (known) {
@@ -248,7 +248,7 @@
         ),
       );
     const unread = page.state.nonce ? (layers.length ? "The units’ values are being put back…" : "The layers are being read…") : "The layers were not read to the end; “Go on” above does the rest.";
-    const told = layers.length ? [...story(known).map((text) => page.element("p", "adv-story", text)), page.element("p", "dv-small", key(known)), path(known)] : [];
+    const told = layers.length ? [...story(known).map((text) => page.element("p", "adv-story", text.replaceAll(" %", "\u00a0%"))), page.element("p", "dv-small", key(known)), path(known)] : [];
     parts.push(page.section("The path through the layers", about.partial === undefined ? null : page.element("p", "dv-note adv-story", unread), ...told));
     return parts;
   };
@@ -262,13 +262,14 @@
     const crisp = pictures.crisp ? ' style="image-rendering:pixelated"' : "";
     const muted = dv.colour("muted");
     const parts = [];
+    const under = Object.fromEntries(Object.keys(names).map((name) => [name, words[name].split("; ")]));
     Object.entries(names).forEach(([name, title], i) => {
       const x = gap + i * (side + gap);
       parts.push(`<image x="${x}" y="12" width="${side}" height="${tall}" preserveAspectRatio="none"${crisp} href="${pictures[name]}"/>`);
-      parts.push(page.words(x, tall + 30, title, { bold: true }), page.words(x, tall + 46, words[name], { fill: muted, room: side }));
+      parts.push(page.words(x, tall + 30, title, { bold: true }), ...under[name].map((line, k) => page.words(x, tall + 46 + 16 * k, line, { fill: muted, room: side })));
     });
     const width = layers.length ? 890 : 700;
-    let y = tall + 66;
+    let y = tall + 50 + 16 * Math.max(...Object.values(under).map((lines) => lines.length));
     if (known.result.probabilities.length) {
       parts.push(`<g transform="translate(0 ${y})">${curve(known, [width - gap, 220]).svg}</g>`);
       y += 236;

@@ -10,7 +10,7 @@ from dash import ClientsideFunction, Input, Output, callback, clientside_callbac
 
 from dnnviz import components, urlstate
 from dnnviz.attack import METHODS
-from dnnviz.attack.registry import BUDGET
+from dnnviz.attack.registry import BUDGET, STOP
 from dnnviz.components.adversarial_cards import ANY, COUNTS, FIRST_METHOD, known
 from dnnviz.components.method_settings import setting, setting_defaults, setting_key
 from dnnviz.endpoints import context
@@ -93,8 +93,8 @@ def _method(name: str, extra: dict[str, str]) -> html.Div:
             *[
                 html.Div(
                     setting(name, parameter, extra[setting_key(name, parameter)]),
-                    # Robustness is measured at sizes of its own.
-                    className="adv-budget" if parameter.name == BUDGET else None,
+                    # Robustness is measured at sizes of its own; many inputs are attacked to the end, or to the first success, as it needs.
+                    className={BUDGET: "adv-budget", STOP: "dv-when-attack"}.get(parameter.name),
                 )
                 for parameter in method.parameters
             ],

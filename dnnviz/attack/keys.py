@@ -22,7 +22,7 @@ from dnnviz.explain.uploads import is_upload
 from dnnviz.results import Results
 from dnnviz.store import Run
 
-VERSION = 2  # part of every key: raise it when the same question gets another answer
+VERSION = 3  # part of every key: raise it when the same question gets another answer
 SHARE = 0.8  # of the squared difference that the carrying units make up
 MOST_INPUTS = 500  # inputs that robustness and detection attack at most
 MOST_SIZES = 12

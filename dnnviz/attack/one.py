@@ -185,6 +185,6 @@ def _sentence(subject: Subject, about: dict[str, Any], final: float) -> str:
 
 def _percent(share: float) -> str:
     """A probability with the digits that matter near 0 and 1."""
-    if share >= 0.9995 or share < 0.001:
+    if 0.9995 <= share < 1 or share < 0.001:
         return ">99.9 %" if share > 0.5 else "<0.1 %"
-    return f"{100 * share:.1f} %" if share < 0.1 or share >= 0.99 else f"{100 * share:.0f} %"
+    return f"{100 * share:.1f} %" if share < 0.1 or 0.99 <= share < 1 else f"{100 * share:.0f} %"
