@@ -130,7 +130,7 @@ def test_layers_of_any_width_are_compared_without_matching(run, shuffled, folder
 def test_a_class_whose_training_images_are_marked_stands_out(run, marked):
     found = class_rows.gap(marked, 5)
     assert found.splits == ("train", "test")
-    assert found.outlier == 3 and found.z[3] > 10
+    assert found.outlier == 3 and found.measured.z[3] > 10
     assert class_rows.gap(run, 5).outlier is None
     first, second = Side(run, 5), Side(marked, 5)
     assert class_rows.rows_shown(first, second, "auto") == "gap"

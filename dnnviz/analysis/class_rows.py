@@ -12,12 +12,12 @@ from dnnviz.analysis import distance
 from dnnviz.analysis.comparison import Comparison
 from dnnviz.analysis.matching import pair_units, shared_layers
 from dnnviz.analysis.sides import Side, one_network, shared_classes, two_splits
+from dnnviz.analysis.tampering import FEW, Measured, judged, relative_gap
 from dnnviz.errors import RunError
 from dnnviz.store import Layer, Run
 
 ROWS: dict[str, str] = {"auto": "Automatic", "means": "Class means", "gap": "Training − held out"}
 MOMENTS = 6  # pictures side by side of one layer over training
-STANDS_OUT = 5.0  # robust z of a class's gap; of clean classes the largest is about 2, of tampered ones 10 to 48
 
 
 @dataclass(frozen=True)
@@ -54,22 +54,22 @@ class Multiples:
 class Gap:
     """How far each class lies apart between training and held-out inputs of one network.
 
-    splits: the two splits. distances: float64 [K, L]; effect: float64 [K], mean size over all units, in their standard
-    deviations; z: robust z of the effects.
+    splits: the two splits. distances: float64 [K, L], in standard deviations of the units. measured: the same over all units,
+    relative to what drawing the inputs alone gives, and the robust z of each class (see dnnviz.analysis.tampering).
     """
 
     splits: tuple[str, str]
     distances: np.ndarray
-    effect: np.ndarray
-    z: np.ndarray
+    measured: Measured
 
     @property
     def outlier(self) -> int | None:
         """The class that lies much further apart than the others, or None."""
-        if np.isfinite(self.z).sum() < 4:
+        share = self.measured.share
+        if np.isfinite(share).sum() < FEW:
             return None
-        label = int(np.nanargmax(self.z))
-        return label if self.z[label] > STANDS_OUT else None
+        label = int(np.nanargmax(share))
+        return label if share[label] > 1 else None
 
 
 def class_layer(first: Side, second: Side, layer: Layer, how: str = "auto", rows: str = "means") -> ClassLayer:
@@ -124,16 +124,8 @@ def gap(run: Run, epoch: int) -> Gap | None:
     splits = two_splits(run)
     if splits is None:
         return None
-    total, count = np.zeros(len(run.classes)), np.zeros(len(run.classes))
-    distances = []
-    for layer in run.layers:
-        difference = _split_gap(run, epoch, layer.name)
-        known = np.isfinite(difference)
-        total += np.where(known, np.abs(difference), 0.0).sum(axis=1)
-        count += known.sum(axis=1)
-        distances.append(distance.layer_distances(difference, [slice(0, layer.units)])[:, 0])
-    effect = np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0)
-    return Gap(splits, np.stack(distances, axis=1), effect, distance.robust_z(effect))
+    distances = [distance.layer_distances(_split_gap(run, epoch, layer.name), [slice(0, layer.units)])[:, 0] for layer in run.layers]
+    return Gap(splits, np.stack(distances, axis=1), judged("gap", relative_gap(run, epoch)))
 
 
 def rows_shown(first: Side, second: Side, asked: str) -> str:

@@ -138,7 +138,7 @@ def tampering(run: Run, epoch: int, second: Run | None = None, second_epoch: int
         if found is None or np.isfinite(found).sum() < FEW:
             missing[name] = reasons[name] if found is None and reasons[name] else f"it takes at least {FEW} classes with inputs of both kinds."
         else:
-            measured[name] = _judged(name, found)
+            measured[name] = judged(name, found)
     shares = np.stack([found.share for found in measured.values()]) if measured else np.full((1, len(run.classes)), np.nan)
     score = np.nan_to_num(shares, nan=-np.inf).max(axis=0)
     return Findings(splits, measured, missing, score, np.argsort(-score, kind="stable"))
@@ -154,7 +154,8 @@ def _no_maps(run: Run, epoch: int) -> str:
     return "the run holds no early feature maps: capture it again with this version, and with a convolution among its layers."
 
 
-def _judged(name: str, values: np.ndarray) -> Measured:
+def judged(name: str, values: np.ndarray) -> Measured:
+    """A statistic of all classes (float64 [K]) of the test `name`, against what the classes themselves give."""
     least = TESTS[name].least
     if least is None:
         return Measured(name, values, values, 0.0, 1.0)

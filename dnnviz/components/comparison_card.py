@@ -183,12 +183,13 @@ def standing_out(side: Side, name: str, shown: tuple[str | None, str | None]) ->
     label = found.outlier if found is not None else None
     if found is None or label is None:
         return None
-    times = found.effect[label] / max(float(np.nanmedian(np.delete(found.effect, label))), 1e-9)
+    values = found.measured.values
+    times = values[label] / max(float(np.nanmedian(np.delete(values, label))), 1e-9)
     said = [
         f"In {name}, class ",
         html.B(f"“{side.run.classes[label]}”"),
-        f" lies {times:.0f} times as far apart between {found.splits[0]} and {found.splits[1]} as the typical class "
-        f"({found.z[label]:.0f} robust deviations from the median), most of all in ",
+        f" lies {times:.0f} times as far apart between {found.splits[0]} and {found.splits[1]} as the typical class, against what chance "
+        f"gives ({found.measured.z[label]:.0f} robust deviations from the median), most of all in ",
         html.B(side.run.layers[int(np.nanargmax(found.distances[label]))].name),
         ". A class whose training images carry a hidden mark looks like this.",
     ]
