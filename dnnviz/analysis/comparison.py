@@ -69,7 +69,7 @@ def significance(first: Side, second: Side, how: str = "auto") -> tuple[np.ndarr
         return None, f"A permutation test takes at least {FEWEST} kept inputs on either side."
     shared, pairing = shared_layers(first.run, second.run), pair_units(*first.network, *second.network, how)
     if not shared.layers:
-        return None, "The two networks share no layer."
+        return None, "The two share no layer."
     own = first.run.activations(first.epoch)
     if first.network == second.network:
         groups = [np.isin(np.arange(first.run.kept), rows) for rows in shown]

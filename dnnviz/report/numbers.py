@@ -96,7 +96,7 @@ def against(subject: Subject, other: Subject, names: tuple[str, str]) -> Against
     """Compare a run's snapshot with another one, over all inputs of each; predictions over those on which the network is judged."""
     first, second = (Side(each.run, each.epoch, id=name) for each, name in zip((subject, other), names, strict=True))
     found = compare(first, second)
-    p, tested = significance(first, second) if found.shared.layers else (None, "The two share no layer.")
+    p, tested = significance(first, second)
     rows, judged = subject.judged
     try:
         moved = moves(Side(subject.run, subject.epoch, "group:" + ",".join(map(str, rows)), id=names[0]), second)
