@@ -20,9 +20,8 @@ from dnnviz.urlstate import Selection
 dash.register_page(__name__, path="/adversarial", name="Adversarial", title="Adversarial · DNNViz", order=6)
 
 VIEWS = {"attack": "Attack", "detection": "Detection", "robustness": "Robustness"}
-DEFAULTS = {"view": "attack", "method": FIRST_METHOD, "target": ANY, "image": "", "n": "100", "sizes": "", "detector": "0"} | setting_defaults(
-    METHODS
-)
+DEFAULTS = {"view": "attack", "method": FIRST_METHOD, "target": ANY, "image": "", "n": "100", "sizes": "", "detector": "0"}
+DEFAULTS |= setting_defaults(METHODS)
 
 
 def layout(**query: Any) -> html.Div:
