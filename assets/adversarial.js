@@ -142,9 +142,10 @@
     host.inert = Object.keys(selection).some((key) => !BESIDE.includes(key) && selection[key] !== known.of[key]);
     if (host.inert) return none();
     if (state.host !== host) {
-      // The same question on a page that was laid out anew: what is known of its job stays.
+      // The same question on a page that was laid out anew: what is known of its job stays, and an answer that is still to come is heard.
       const same = known.request && state.asked === JSON.stringify(known.request);
-      const goes = document.getElementById("job-panel")?.hidden === false;
+      const nonce = (store) => window.dash_component_api.getLayout(store)?.props?.data?.nonce;
+      const goes = nonce("job-request") === state.nonce && nonce("job-result") !== state.nonce;
       Object.assign(state, { ...fresh(), ...(same ? { asked: state.asked, ended: state.ended, nonce: goes ? state.nonce : null } : {}), host });
     }
     Object.assign(state, { known, selection });

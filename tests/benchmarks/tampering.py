@@ -194,7 +194,7 @@ def table(done: Sequence[tuple[Experiment, Findings]]) -> str:
             for name in (*names, "verdict"):
                 rows = [(label, scores(found)[name]) for label, found in runs]
                 negative = np.concatenate([*(np.delete(z, label) for label, z in rows), *(each[name] for each in clean)])
-                ranks = ", ".join(str(1 + int((z > z[label]).sum())) for label, z in rows)
+                ranks = ", ".join(f"{1 + (z > z[label]).sum() + ((z == z[label]).sum() - 1) / 2:g}" for label, z in rows)
                 cells.append(f"{area(np.array([z[label] for label, z in rows]), negative):.2f} ({ranks})")
             named = sum(found.suspects[:1] == [label] for label, found in runs)
             lines.append(f"| {TITLES[data]} | {WORDS[attack].format(strength)} | {' | '.join(cells)} | {named} of {len(runs)} |")

@@ -14,7 +14,7 @@ _ROWS = 8
 @check(
     "tampering",
     "Tampering",
-    "Several tests a class, each as robust z (median and median absolute deviation over the classes), and the largest share of its test's threshold: "
+    "Several tests a class, each as z (against median and median absolute deviation over the classes, or against chance), and the largest share of its test's threshold: "
     + "; ".join(f"{test.title.lower()}: {test.what} (threshold {test.threshold:g})" for name, test in TESTS.items() if name != "second")
     + ". Above 1 a class stands out.",
     "Attack: M. Alberti et al., Are you tampering with my data?, ECCV workshops 2018; one direction: B. Tran et al., Spectral signatures in backdoor "
@@ -39,11 +39,11 @@ def tampered(subject: Subject) -> Finding:
     measured = found.measured[test]
     names = listed([f"“{run.classes[label]}”" for label in found.suspects])
     said = (
-        f"{names} {'looks' if len(found.suspects) == 1 else 'look'} tampered with: robust z {measured.z[first]:,.0f} where {TESTS[test].threshold:g} "
+        f"{names} {'looks' if len(found.suspects) == 1 else 'look'} tampered with: z {measured.z[first]:,.0f} where {TESTS[test].threshold:g} "
     )
     said += f"stands out ({TESTS[test].title.lower()}: {TESTS[test].what})."
     rows = sorted(int(label) for label in found.order[:_ROWS])
     marked = frozenset(r for r, label in enumerate(rows) if label in found.suspects)
     shown = tuple(max(0.0, float(measured.z[label])) for label in rows)
-    picture = Bars(tuple(run.classes[label] for label in rows), shown, marked, title=f"{TESTS[test].title}: robust z of the class")
+    picture = Bars(tuple(run.classes[label] for label in rows), shown, marked, title=f"{TESTS[test].title}: z of the class")
     return Finding(ATTENTION, said, values, link, picture, weight=float(found.score[first]))
