@@ -14,7 +14,8 @@ _ROWS = 8
 @check(
     "tampering",
     "Tampering",
-    "Several tests a class, each as z (against median and median absolute deviation over the classes, or against chance), and the largest share of its test's threshold: "
+    "Several tests a class, each as z (against median and median absolute deviation over the classes, or against chance), "
+    "and the largest share of its test's threshold: "
     + "; ".join(f"{test.title.lower()}: {test.what} (threshold {test.threshold:g})" for name, test in TESTS.items() if name != "second")
     + ". Above 1 a class stands out.",
     "Attack: M. Alberti et al., Are you tampering with my data?, ECCV workshops 2018; one direction: B. Tran et al., Spectral signatures in backdoor "
