@@ -39,9 +39,7 @@ def tampered(subject: Subject) -> Finding:
         return Finding(FINE, said + "the threshold of a test.", values, link)
     measured = found.measured[test]
     names = listed([f"“{run.classes[label]}”" for label in found.suspects])
-    said = (
-        f"{names} {'looks' if len(found.suspects) == 1 else 'look'} tampered with: z {measured.z[first]:,.0f} where {TESTS[test].threshold:g} "
-    )
+    said = f"{names} {'looks' if len(found.suspects) == 1 else 'look'} tampered with: z {measured.z[first]:,.0f} where {TESTS[test].threshold:g} "
     said += f"stands out ({TESTS[test].title.lower()}: {TESTS[test].what})."
     rows = sorted(int(label) for label in found.order[:_ROWS])
     marked = frozenset(r for r, label in enumerate(rows) if label in found.suspects)
