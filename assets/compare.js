@@ -272,6 +272,19 @@
       if (kind === "input" && number && number.value !== index) window.dash_clientside.set_props("compare-input" + end, { value: Number(index) });
     }
   }
+  const MOST = 200; // inputs of a group, which stand in the address; as in dnnviz.analysis.sides
+  // "3, 17, 20-29" → "3,17,20,…,29"; null where it says no such thing or names inputs beyond the last.
+  function numbers(text, last) {
+    const found = new Set();
+    for (const part of text.split(/[\s,;]+/).filter(Boolean)) {
+      const match = /^(\d{1,9})(?:[-–](\d{1,9}))?$/.exec(part);
+      if (!match) return null;
+      const [from, to] = [Number(match[1]), Number(match[2] ?? match[1])];
+      if (to < from || to > last || found.size + to - from >= MOST) return null;
+      for (let i = from; i <= to; i++) found.add(i);
+    }
+    return [...found].sort((a, b) => a - b).join(",");
+  }
   const address = (values) => {
     const search = new URLSearchParams();
     for (const [key, value] of Object.entries(values)) if (value !== "" && value !== undefined && value !== null) search.set(key, value);
@@ -298,6 +311,15 @@
         if (asked === "compare-show" || asked === "compare-show2") dv.set("group" + asked.slice(12), "");
         if (choice !== "input") return choice || none();
         return number === undefined || number === null || number === "" ? none() : "input:" + Math.max(0, Math.floor(Number(number)));
+      },
+      // Inputs named one by one; an empty field shows what was shown before.
+      several: function (text) {
+        const end = window.dash_clientside.callback_context.triggered_id === "compare-several2" ? "2" : "";
+        const last = Number(document.getElementById("compare-input" + end).max);
+        const named = numbers(text || "", last);
+        if (named === null) dv.toast(`Name up to ${MOST} inputs by their numbers from 0 to ${last}, such as 3, 17, 20-29.`);
+        else if (named !== (dv.selection["group" + end] || "")) dv.set("group" + end, named);
+        return none();
       },
       // Another run on either side, or the sides swapped: the page is laid out anew.
       go: function (run, run2) {

@@ -185,6 +185,12 @@ for end in ("", "2"):
         Input(f"compare-input{end}", "value"),
         prevent_initial_call=True,
     )
+    clientside_callback(
+        ClientsideFunction("dnnviz_compare", "several"),
+        Output(f"compare-several{end}", "title"),
+        Input(f"compare-several{end}", "value"),
+        prevent_initial_call=True,
+    )
 clientside_callback(
     ClientsideFunction("dnnviz_compare", "go"),
     Output("compare-swap", "title"),
@@ -299,9 +305,9 @@ def _side_controls(chosen: Selection, end: str, side: str, group: str) -> list[A
     assert run is not None
     runs = [{"label": name, "value": name} for name in context().catalogue.ids()]
     shows = [{"label": "All inputs", "value": "data"}, *({"label": f"Class: {name}", "value": f"class:{k}"} for k, name in enumerate(run.classes))]
-    shows.append({"label": "Input number", "value": "input"})
+    shows += [{"label": "Input number", "value": "input"}, {"label": "Several inputs", "value": "group"}]
     shown = "group" if group else "input" if kind == "input" else chosen.show
-    shows += [{"label": f"Chosen inputs ({group.count(',') + 1})", "value": "group"}] if group else []
+    several = dbc.Input(id=f"compare-several{end}", type="text", value=group, placeholder="3, 17, 20-29", debounce=True, autoComplete="off")
     number = dbc.Input(id=f"compare-input{end}", type="number", min=0, max=run.kept - 1, step=1, value=index if kind == "input" else 0)
     return [
         html.Label(
@@ -324,6 +330,7 @@ def _side_controls(chosen: Selection, end: str, side: str, group: str) -> list[A
             [
                 components.labelled(f"What is shown of {side}", dbc.Select(id=f"compare-show{end}", options=shows, value=shown)),
                 components.labelled(f"Input of {side}", number),
+                components.labelled(f"Numbers of the inputs of {side}", several),
             ],
             className="cmp-show",
         ),
