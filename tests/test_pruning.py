@@ -212,6 +212,26 @@ def test_what_reaches_an_addition_keeps_the_weights_behind_it(resnet20, pictures
     assert saving(costs, removed).parameters == 2 * (32 * 9 + 2 + 32 * 9)
 
 
+class Twice(nn.Module):
+    """A convolution whose units are taken by one that then takes its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.again, self.out = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1), nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.again(torch.relu(self.first(x))))
+        return self.out(torch.relu(self.again(x)).mean(dim=(2, 3)))
+
+
+def test_weights_that_serve_two_inputs_are_neither_cut_nor_given_other_units(tmp_path):
+    torch.manual_seed(4)
+    model = Twice().eval()
+    costs, _ = costs_of(captured(model, torch.rand(3, 1, 6, 6), tmp_path / "twice", None, classes=3), model)
+    first = costs.layers[0]
+    assert (first.name, first.prunable, first.cut, first.merges, first.links) == ("first", True, False, False, ())
+
+
 # -- masks -----------------------------------------------------------------------------------------------------------
 
 

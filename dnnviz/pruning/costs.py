@@ -44,11 +44,14 @@ def network_costs(run: Run, model: nn.Module, found: Layers) -> tuple[Costs, np.
 
 def weighted_op(item: Found, seen: Trace) -> Op | None:
     """The operation that applies a layer's weight, where it is a convolution or linear layer of PyTorch, called once, and its own."""
-    module = item.call.module
-    if not isinstance(module, _WEIGHTED) or sum(call.module is module for call in seen.calls) > 1:
+    if not isinstance(item.call.module, _WEIGHTED) or not _called_once(item.call.module, seen):
         return None
     own = [op for op in seen.ops if op.call is item.call and _weight(op) is not None]
     return own[0] if len(own) == 1 else None
+
+
+def _called_once(module: nn.Module, seen: Trace) -> bool:
+    return sum(call.module is module for call in seen.calls) == 1
 
 
 def norm_ops(item: Found, start: Op) -> list[Op]:
@@ -117,7 +120,8 @@ def _links(value: Value, seen: Trace, position: dict[int, int]) -> tuple[list[tu
             if step is not None:
                 queue.append(step)
                 straight = straight and op.name not in _BENDING
-            elif _takes(op, here, channel) and id(op.call) in position:
+            # What a module called more than once does with its weights holds for its other inputs as well.
+            elif _takes(op, here, channel) and id(op.call) in position and _called_once(op.call.module, seen):
                 links.append((position[id(op.call)], offset, times))
             else:
                 open_ = True

@@ -20,7 +20,7 @@ from dnnviz.pruning.saved import Costs
 from dnnviz.results import Results
 from dnnviz.store import Layer, Run
 
-VERSION = 2  # part of every key: raise it when the same question gets another answer
+VERSION = 3  # part of every key: raise it when the same question gets another answer
 SEEDS = 3  # repetitions of a criterion that draws
 SHARES = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5)  # of the units that may go, at which accuracy is measured
 THRESHOLDS = (0.9, 0.95, 0.98)
