@@ -21,7 +21,7 @@
   page.count = (n, one) => dv.count(n) + " " + one + (n === 1 ? "" : one.endsWith("ss") ? "es" : "s");
   page.percent = (p) => (p === null || p === undefined ? "–" : p === 0 ? "0 %" : p > 0 && p < 0.001 ? "<0.1 %" : p < 1 && p >= 0.9995 ? ">99.9 %" : (100 * p).toFixed(p >= 0.1 && (p < 0.99 || p === 1) ? 0 : 1) + " %");
   page.seconds = (s) => (s < 1 ? "under 1 s" : s < 90 ? `about ${Math.round(s)} s` : s < 5400 ? `about ${Math.round(s / 60)} min` : `about ${(s / 3600).toFixed(1)} h`);
-  page.size = (value, norm) => (norm === "linf" ? Number((255 * value).toPrecision(2)) + "/255" : String(Number(value.toPrecision(3))));
+  page.size = (value, norm) => (norm === "linf" ? Number((255 * value).toPrecision(3)) + "/255" : String(Number(value.toPrecision(3))));
   page.section = function (title, ...children) {
     const made = element("section", "adv-section", title ? element("h2", "dv-section-title", title) : null, ...children);
     if (title) made.setAttribute("aria-label", title);

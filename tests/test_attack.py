@@ -120,6 +120,7 @@ def test_what_an_attack_returns_is_true_valid_and_leaves_the_network_alone(metho
     assert found.adversarial.dtype == np.float32
     assert found.adversarial.min() >= 0
     assert found.adversarial.max() <= 1
+    assert (found.evaluations + found.gradients).max() <= METHODS[method].passes(found.parameters), "what is offered is no less than what it takes"
     size = found.linf if METHODS[method].norm == "linf" else found.l2
     if METHODS[method].bounded:
         assert size.max() <= found.parameters["epsilon"] * (1 + 1e-5)
@@ -229,6 +230,12 @@ def test_what_does_not_fit_is_said_in_a_sentence(given, sentence, loose):
     arguments = {"images": np.full((1, 3, 8, 8), 0.5, np.float32), "method": "fgsm", **given}
     with pytest.raises(DNNVizError, match=sentence.replace("[", r"\[").replace("]", r"\]")):
         attack(loose, **arguments)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_network_of_one_class_cannot_be_attacked(method):
+    with pytest.raises(DNNVizError, match="one class; there is no other"):
+        attack(nn.Sequential(nn.Flatten(), nn.Linear(16, 1)), np.full((2, 1, 4, 4), 0.5, np.float32), method)
 
 
 # -- through the layers ----------------------------------------------------------------------------------------------
@@ -510,7 +517,9 @@ def test_robustness_falls_with_size_and_goes_on_where_it_was_cancelled(demo, dig
 
 def test_methods_without_a_budget_measure_robustness_by_the_smallest_change(demo, digits):
     params = {"what": "robustness", "run": "digits", "epoch": digits.epochs[-1], "method": "deepfool", "inputs": 20, "sizes": [0.1, 1.0, 50.0]}
-    found = keys.get_robustness(results_of(demo), task.run(demo, params, quiet)[0])
+    told = []
+    found = keys.get_robustness(results_of(demo), task.run(demo, params, lambda done, total, text="": told.append((done, total)))[0])
+    assert all(done <= total for done, total in told)
     assert found.accuracy[0] > 0.9
     assert found.accuracy[-1] == 0
     assert found.about["norm"] == "l2"

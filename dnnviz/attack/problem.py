@@ -59,6 +59,8 @@ class Problem:
         self.before = original.argmax(dim=1)
         self.classes = self.before.clone() if classes is None else classes
         outputs = original.shape[1]
+        if outputs < 2:
+            raise DNNVizError("The network has one class; there is no other that an attack could lead to.")
         if bool(((self.classes < 0) | (self.classes >= outputs)).any()):
             raise DNNVizError(f"The network has classes 0 to {outputs - 1}; {self.classes.tolist()[:6]} was asked for.")
         self.best = images.clone()

@@ -45,7 +45,7 @@ def spread_of(run: Run, epoch: int, label: int, without: int | None = None) -> S
     columns = tuple(layer.columns for layer in run.layers)
     data = run.data_std(epoch).astype(np.float64) ** 2
     floor = _floor(data, columns)
-    values = run.activations(epoch).astype(np.float64)
+    values = run.activations(epoch)
     counts = run.class_counts.sum(axis=0)
     known = label < len(run.classes) and counts[label] >= LEAST
     right = np.flatnonzero((run.labels == label) & (run.logits(epoch).argmax(axis=1) == label)) if known else np.zeros(0, np.int64)

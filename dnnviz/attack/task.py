@@ -82,7 +82,7 @@ def _robustness(subject: Subject, asked: keys.AskedMany, results: Results, key: 
             return
         # What a smaller change fools, a larger one fools, too.
         rows = np.flatnonzero(np.isinf(fooled))
-        share = len(sizes) if not method.bounded else 1
+        share = 1 if method.bounded else len(sizes) - done
         text = f"{method.title}: {len(rows)} inputs" + (f", size {sizes[done]:.3g}" if method.bounded else "")
         if len(rows):
             budget = {BUDGET: float(sizes[done])} if method.bounded else {}

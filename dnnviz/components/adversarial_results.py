@@ -108,7 +108,7 @@ def tips(method: str, targeted: bool) -> list[str]:
     known = METHODS[method]
     names = {parameter.name: parameter.title for parameter in known.parameters}
     found = [f"allow more of it: raise “{names[BUDGET]}”"] if BUDGET in names else []
-    found += [f"let it go on for longer: raise “{title}”" for name, title in names.items() if "step" in name and "size" not in name]
+    found += [f"let it go on for longer: raise “{names['steps']}”"] if "steps" in names else []
     if targeted:
         found.append("choose another class, or none: any other class is the easiest to reach")
     stronger = [METHODS[name].title for name in ("pgd", "carlini_wagner") if name in METHODS and name != method]
@@ -117,7 +117,6 @@ def tips(method: str, targeted: bool) -> list[str]:
 
 def told_robustness(found: Robustness) -> dict[str, Any]:
     """Accuracy against the size of the perturbation, with its interval."""
-    finite = np.sort(found.fooled_at[np.isfinite(found.fooled_at) & (found.fooled_at > 0)])
     return {
         "about": {name: value for name, value in found.about.items() if name != "parameters"},
         "sizes": plain(found.sizes),
@@ -125,8 +124,6 @@ def told_robustness(found: Robustness) -> dict[str, Any]:
         "low": plain(found.low),
         "high": plain(found.high),
         "inputs": len(found.inputs),
-        "median": plain(np.median(finite)) if len(finite) else None,
-        "fooled": len(finite),
         "weakest": _weakest(found),
     }
 

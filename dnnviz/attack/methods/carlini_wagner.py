@@ -29,7 +29,7 @@ _HALVINGS = 8  # of the way back towards the image
         Parameter("weight", "First weight", "number", 0.1, "of fooling the network against keeping the change small", 0.00001, 1000.0),
         Parameter("confidence", "Confidence", "number", 0.0, "by how much the score of the class reached must win", 0.0, 100.0),
     ),
-    passes=lambda parameters: 2 * parameters["searches"] * parameters["steps"] + _HALVINGS + 1,
+    passes=lambda parameters: parameters["searches"] * (2 * parameters["steps"] + 1) + _HALVINGS + 1,
 )
 def carlini_wagner(problem: Problem, *, searches: int, steps: int, rate: float, weight: float, confidence: float) -> None:
     """Minimise ‖x′ − x‖² + c · max(margin + κ, 0) with x′ = (tanh w + 1) / 2 by Adam (sections V and VI of the paper).

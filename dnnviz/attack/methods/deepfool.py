@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         ),
         Parameter("overshoot", "Overshoot", "number", 0.02, "by which share it goes further than to the boundary", 0.0, 1.0),
     ),
-    passes=lambda parameters: parameters["steps"] * parameters["candidates"] + 2,
+    passes=lambda parameters: parameters["steps"] * (parameters["candidates"] + 1) + 1,
 )
 def deepfool(problem: Problem, *, steps: int, candidates: int, overshoot: float) -> None:
     """r = |f_k − f_0| / ‖∇(f_k − f_0)‖² · ∇(f_k − f_0) for the nearest class k, summed over steps (algorithm 2 of the paper).

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     paper="Goodfellow et al., ICLR",
     year=2015,
     parameters=(Parameter("epsilon", "Size", "number", 0.03, "by how much every pixel changes (black is 0, white is 1)", 0.0, 1.0),),
-    passes=lambda parameters: 3,
+    passes=lambda parameters: 4,
 )
 def fgsm(problem: Problem, *, epsilon: float) -> None:
     """x + ε · sign(∇ₓ loss) (equation in section 4 of the paper)."""

@@ -30,7 +30,7 @@ def _register(name: str, title: str, norm: Norm, summary: str, size: float, high
             Parameter("stop", "Stop when reached", "flag", True, "stop at the first step that fools the network; otherwise go on and grow surer"),
             Parameter("seed", "Seed", "integer", 0, "of the random starts", 0, 2**31 - 1),
         ),
-        passes=lambda parameters: 2 * parameters["steps"] * parameters["restarts"] + 2,
+        passes=lambda parameters: (2 * parameters["steps"] + 1) * (parameters["restarts"] if parameters["random_start"] else 1) + 1,
     )(compute)
 
 
