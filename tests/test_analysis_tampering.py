@@ -231,6 +231,24 @@ def test_the_gap_is_measured_in_what_sampling_gives(tmp_path: Path) -> None:
     assert np.all(np.abs(tests.relative_gap(run, 0) - 1) < 0.5)
 
 
+def test_a_class_of_few_inputs_does_not_stand_out_by_chance(tmp_path: Path) -> None:
+    """Inputs drawn alike for training and held out, 100 of each class but of the first two, of which 2 and 12 are held out."""
+    random = np.random.default_rng(0)
+    held = np.array([2, 12, *[100] * 10])
+    data = {}
+    for name, counts in (("train", np.full(12, 100)), ("test", held)):
+        labels = np.repeat(np.arange(12), counts)
+        data[name] = list(zip(torch.tensor(random.random((len(labels), 1, 8, 8)), dtype=torch.float32), labels.tolist(), strict=True))
+    torch.manual_seed(0)
+    model = build("dnnviz:small_cnn?width=8&in_channels=1", 12)
+    run = dnnviz.capture(model, data, tmp_path / "run", inputs=50, mean=0.0, std=1.0, save_weights=False)
+    result = tests.tampering(run, 0)
+    assert result.suspects == []
+    assert np.isfinite(result.measured["gap"].z).all()
+    assert np.isnan(result.measured["place"].z).tolist() == [True, True, *[False] * 10]
+    assert np.isfinite(result.measured["others"].z).all()
+
+
 # -- what the page shows -----------------------------------------------------------------------------------------------
 
 
@@ -241,14 +259,17 @@ def test_the_view_says_what_it_could_not_test_and_that_nothing_stands_out(tmp_pa
     server = flask.Flask("tampering")
     server.config["DNNVIZ"] = Context(settings, Catalogue(settings.runs), Results(settings.cache))
 
-    def shown(run: str, epoch: int) -> str:
+    def shown(run: str, epoch: int, suspect: str = "") -> str:
         with server.app_context():
-            selection = Selection(run, context().catalogue.open(run), epoch, extra={"suspect": "", "against": "none"})
+            selection = Selection(run, context().catalogue.open(run), epoch, extra={"suspect": suspect, "against": "none"})
             return json.dumps(tampering_view(selection), cls=PlotlyJSONEncoder, ensure_ascii=False)
 
     clean = shown("digits", 10)
     assert "No class stands out" in clean
     assert "look at epoch 25" in clean
+    assert "Evidence about “7”" in shown("digits", 10, "7")
+    # What names no class, though it is a digit to Python, is as if nothing were named.
+    assert shown("digits", 10, "²") == clean
     assert "Nothing can be tested here" in shown("one", 0)
 
 

@@ -17,7 +17,10 @@ from dnnviz.analysis.labels import Strays, stray_labels
 from dnnviz.store import EarlyMap, Run
 
 FEW = 4  # classes below which none can stand out
-LEAST_KEPT = 8  # inputs of a class kept one by one, of either split, below which their directions mean nothing
+LEAST_KEPT = 8  # inputs of a class, of either split, below which their directions and their largest difference mean nothing
+# Inputs of a class, of either split, from which its deviations are known well enough: the largest of thousands of differences
+# in standard errors grows where they are not. Fewer will do where all classes have few.
+ENOUGH = 30
 RIDGE = 0.1  # share of the mean variance that is added to every direction of an estimated covariance
 
 
@@ -136,7 +139,8 @@ def tampering(run: Run, epoch: int, second: Run | None = None, second_epoch: int
     }
     for name, found in values.items():
         if found is None or np.isfinite(found).sum() < FEW:
-            missing[name] = reasons[name] if found is None and reasons[name] else f"it takes at least {FEW} classes with inputs of both kinds."
+            kinds = "" if name == "others" else " of both kinds"
+            missing[name] = reasons[name] if found is None and reasons[name] else f"it takes at least {FEW} classes with enough inputs{kinds}."
         else:
             measured[name] = judged(name, found)
     shares = np.stack([found.share for found in measured.values()]) if measured else np.full((1, len(run.classes)), np.nan)
@@ -170,7 +174,7 @@ def judged(name: str, values: np.ndarray) -> Measured:
 def relative_gap(run: Run, epoch: int) -> np.ndarray:
     """float64 [K]: mean difference of all units between training and held-out inputs, relative to what sampling alone gives.
 
-    1 where the two kinds of inputs come from one distribution, whatever the number of inputs; NaN for a class without them.
+    1 where the two kinds of inputs come from one distribution, whatever the number of inputs; NaN for a class with less than two of either.
     """
     splits = sides.two_splits(run)
     assert splits is not None
@@ -183,10 +187,12 @@ def relative_gap(run: Run, epoch: int) -> np.ndarray:
             continue  # nothing varies in this layer
         first, second = (run.class_mean(epoch, layer, name).astype(np.float64) for name in splits)
         with np.errstate(divide="ignore", invalid="ignore"):
-            error = sum(run.class_std(epoch, layer, name).astype(np.float64) ** 2 / n for name, n in zip(splits, counts, strict=True))
+            # Over n − 1: the variance of a few inputs about their own mean is too small, and that of one input is 0.
+            error = sum(run.class_std(epoch, layer, name).astype(np.float64) ** 2 / (n - 1) for name, n in zip(splits, counts, strict=True))
         seen += (np.abs(first - second) / scale).sum(axis=1)
         expected += (np.sqrt(2 / np.pi * error) / scale).sum(axis=1)  # mean of |x| where x is normal
-    return np.divide(seen, expected, out=np.full(len(seen), np.nan), where=expected > 0)
+    known = (np.minimum(*counts)[:, 0] > 1) & (expected > 0)
+    return np.divide(seen, expected, out=np.full(len(seen), np.nan), where=known)
 
 
 def permuted_gap(run: Run, epoch: int, label: int, rounds: int = 999, seed: int = 0) -> tuple[float, np.ndarray] | None:
@@ -261,13 +267,19 @@ def _differences(run: Run, epoch: int, item: EarlyMap, held_out: bool) -> tuple[
 
 
 def _largest(run: Run, epoch: int, held_out: bool) -> np.ndarray:
-    """float64 [K]: the largest size of a difference over units and places of all early maps."""
+    """float64 [K]: the largest size of a difference over units and places of all early maps.
+
+    NaN for a class of fewer than LEAST_KEPT inputs of either kind, or of fewer than ENOUGH and half as many as the typical class.
+    """
     result = np.full(len(run.classes), np.nan)
+    splits = sides.two_splits(run) or run.splits
+    few = run.class_counts[[run.splits.index(name) for name in splits[: 1 + held_out]]].min(axis=0)
+    judged = few >= max(LEAST_KEPT, min(ENOUGH, np.median(few[few > 0]) / 2 if few.any() else 0))
     for item in run.maps:
         found = _differences(run, epoch, item, held_out)
         if found is not None:
             size = np.abs(found[0]).reshape(len(result), -1)
-            result = np.fmax(result, np.where(np.isfinite(size).any(axis=1), np.nan_to_num(size, nan=0.0).max(axis=1), np.nan))
+            result = np.fmax(result, np.where(judged & np.isfinite(size).any(axis=1), np.nan_to_num(size, nan=0.0).max(axis=1), np.nan))
     return result
 
 

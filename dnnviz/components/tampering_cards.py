@@ -86,7 +86,7 @@ def tampering_view(selection: Selection) -> list[Any]:
     if not found.measured:
         return [empty("Nothing can be tested here", _missing(run, found)), _reading()]
     text = selection.extra[SUSPECT]
-    label = int(text) if text.isdigit() and int(text) < len(run.classes) else int(found.order[0])
+    label = int(text) if text.isdecimal() and len(text) < 10 and int(text) < len(run.classes) else int(found.order[0])
     return [
         _summary(selection, found),
         html.Div([html.Div([_ranking(selection, found, label), _reading()]), evidence_view(selection, found, label)], className="dv-tampering"),
