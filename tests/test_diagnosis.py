@@ -110,7 +110,7 @@ def test_a_network_without_batch_norm_is_judged_by_its_loss_and_an_untrained_one
     model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
     ways = {"as captured": inputs[:, ::-1].copy(), "red and blue swapped": inputs, "values 0–255": 255 * inputs[:, ::-1]}
     found = judge(trial_of(model, ways, labels, np.arange(60)), 3)
-    assert (found.severity, found.values["best"]) == ("attention", "red and blue swapped")
+    assert (found.severity, found.values["best"], found.weight) == ("attention", "red and blue swapped", np.inf)
     assert "accuracy 100 % instead of 33 %" in found.sentence
     ways = {"as captured": inputs, "red and blue swapped": inputs[:, ::-1].copy()}
     assert judge(trial_of(model, ways, labels, np.arange(60)), 3).severity == "fine"
@@ -295,6 +295,33 @@ def test_confused_classes_uneven_classes_and_guessing_are_named(tmp_path, result
     guess = findings(write_run(tmp_path / "guess", inputs=100), results)["accuracy"]
     assert guess.severity == "attention"
     assert "no better than guessing" in guess.sentence
+
+
+def test_a_small_class_that_is_lost_is_named_beside_large_ones_that_are_confused_more_often(tmp_path, results):
+    random = np.random.default_rng(0)
+    # Ten large classes, of each one in ten is taken for each of two others; all six inputs of the last one are taken for the first.
+    labels = np.concatenate([np.repeat(np.arange(10), 80), np.full(6, 10)])
+
+    def change(arrays, run):
+        np.save(tmp_path / "run" / "inputs" / "labels.npy", labels)
+        shift = random.permuted(np.tile(np.repeat([0, 1, 2], [64, 8, 8]), (10, 1)), axis=1).ravel()
+        guess = np.concatenate([(labels[:800] + shift) % 10, np.zeros(6, int)])
+        arrays["logits"] = 5 * np.eye(11, dtype=np.float32)[guess]
+
+    found = findings(planted(tmp_path / "run", change, inputs=806, classes=11, splits=("data",)), results)["confusion"]
+    assert found.severity == "attention"
+    assert found.sentence == "“class 10” is taken for “class 0” most, on 6 of 6 inputs (100 %)."
+
+
+def test_one_class_alone_is_not_guessed(tmp_path, results):
+    def change(arrays, run):
+        np.save(tmp_path / "run" / "inputs" / "labels.npy", np.zeros(40, int))
+        arrays["logits"] = np.tile(np.float32([5, 0, 0, 0]), (40, 1))
+
+    found = findings(planted(tmp_path / "run", change, inputs=40, splits=("data",)), results)["accuracy"]
+    assert (found.severity, found.sentence) == ("fine", "The network is right on 100 % of 40 inputs; guessing would give 25 %.")
+    one = findings(write_run(tmp_path / "one", classes=1, splits=("data",)), results)["accuracy"]
+    assert (one.severity, "one output only" in one.sentence) == ("unknown", True)
 
 
 # -- whole runs --------------------------------------------------------------------------------------------------------

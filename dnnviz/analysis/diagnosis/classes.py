@@ -23,12 +23,14 @@ def accuracy(subject: Subject) -> Finding:
     run = subject.run
     rows, where = subject.judged
     labels = run.labels[rows]
+    if run.logits(subject.epoch).shape[1] < 2:
+        raise RunError("The network has one output only: there are no classes to tell apart.")
     right = float((run.logits(subject.epoch)[rows].argmax(axis=1) == labels).mean())
     guess = float(np.bincount(labels, minlength=len(run.classes)).max() / len(labels))
     if run.logits(subject.epoch).shape[1] > len(run.classes):
         guess = 1 / run.logits(subject.epoch).shape[1]
-    elif (np.bincount(labels, minlength=len(run.classes)) > 0).sum() > len(labels) / 2:
-        guess = 1 / len(run.classes)  # one input a class or so: the most frequent one says nothing
+    elif not 1 < len(np.unique(labels)) <= len(labels) / 2:
+        guess = 1 / len(run.classes)  # one input a class or so, or one class alone: the most frequent one says nothing
     error = float(np.sqrt(max(right * (1 - right), guess * (1 - guess)) / len(labels)))
     values = {"accuracy": right, "guessing": guess, "inputs": len(labels)}
     link = Link("See what it gets wrong", "/attribution", {"by": "wrong"}) if right < 1 else UNSURE
@@ -84,11 +86,13 @@ def confused(subject: Subject) -> Finding:
     np.fill_diagonal(wrong, 0)
     if not wrong.any():
         return Finding(FINE, f"No input of {where} is taken for another class.", {"pairs": []}, UNSURE)
-    order = np.argsort(-wrong, axis=None, kind="stable")[:_ROWS]
+    lost = wrong / np.maximum(sizes, 1)[:, None]
+    # Those that are named before all others, by what they lose: a small class may lose all it has, and still fewer than a large one.
+    order = np.argsort(-np.where((wrong >= LEAST) & (lost >= SHARE), wrong.max() + lost, wrong), axis=None, kind="stable")[:_ROWS]
     pairs = [(int(i), int(j)) for i, j in zip(*np.unravel_index(order, wrong.shape), strict=True) if wrong[i, j]]
     values = {"pairs": [(_name(run.classes, i), _name(run.classes, j), int(wrong[i, j]), int(sizes[i])) for i, j in pairs]}
     names = tuple(f"{_name(run.classes, i)} → {_name(run.classes, j)}" for i, j in pairs)
-    shares = tuple(float(wrong[i, j] / sizes[i]) for i, j in pairs)
+    shares = tuple(float(lost[i, j]) for i, j in pairs)
     told = [p for p, (i, j) in enumerate(pairs) if wrong[i, j] >= LEAST and shares[p] >= SHARE]
     picture = Bars(names, shares, frozenset(told), PERCENT, title="Share of the true class")
     worst = max(told, key=lambda p: shares[p]) if told else 0
@@ -96,7 +100,7 @@ def confused(subject: Subject) -> Finding:
     said = f"“{_name(run.classes, i)}” is taken for “{_name(run.classes, j)}” most, on {wrong[i, j]} of {sizes[i]} inputs"
     link = Link("Compare the two classes", "/compare", {"show": f"class:{i}", "show2": f"class:{j}"}) if j < len(run.classes) else None
     if not told:
-        return Finding(FINE, f"{said}; no class loses more than {percent(max(shares))} of its inputs to one other.", values, link, picture)
+        return Finding(FINE, f"{said}; no class loses more than {percent(float(lost.max()))} of its inputs to one other.", values, link, picture)
     severity = ATTENTION if any(wrong[pairs[p]] > right[pairs[p][0]] for p in told) else LOOK
     return Finding(severity, f"{said} ({percent(shares[worst])}).", values, link, picture, weight=shares[worst])
 
@@ -104,7 +108,8 @@ def confused(subject: Subject) -> Finding:
 @check(
     "imbalance",
     "Class sizes",
-    f"Inputs of the largest class over those of the smallest that has any, in the training split (or the only one). Named above {UNEVEN:g}.",
+    f"Inputs of the largest class over those of the smallest that has any, in the training split (or the only one). Named above {UNEVEN:g}, "
+    "and where a class has none at all.",
     "M. Buda et al., A systematic study of the class imbalance problem in convolutional neural networks, Neural Networks 106, 2018.",
 )
 def imbalance(subject: Subject) -> Finding:

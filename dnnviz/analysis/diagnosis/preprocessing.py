@@ -183,7 +183,7 @@ def judge(trial: Trial, classes: int) -> Finding:
         said = f"The preprocessing looks wrong: “{names[best]}” fits better ({'; '.join(parts)}; {count} inputs)."
         plain = bool(fits[best]) or right[best] - right[0] >= 0.02
         # Before all else: what other checks find follows from it.
-        return Finding(ATTENTION if plain else LOOK, said, values, link, _picture(trial, best), weight=6)
+        return Finding(ATTENTION if plain else LOOK, said, values, link, _picture(trial, best), weight=np.inf)
     if not trial.layer:
         if not told.any():
             raise RunError(f"{trial.reason} The network does not know the classes of its inputs either, so that no loss could tell.")

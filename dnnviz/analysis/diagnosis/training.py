@@ -60,14 +60,11 @@ def stopped(subject: Subject) -> Finding:
     first = min(found, key=lambda i: (found[i], i))
     epoch = run.epochs[found[first]]
     same = [names[i] for i, start in found.items() if start == found[first]]
+    largest = max(float(change[found[i] :, i][moving[found[i] :]].max()) for i in found if found[i] == found[first])
     since = "never learned anything" if found[first] == 0 else f"stopped learning at epoch {epoch}"
-    said = f"{listed(same)} {since}: from there on {'it changes' if len(same) == 1 else 'they change'} by at most {_largest(change, found, moving)}"
+    said = f"{listed(same)} {since}: from there on {'it changes' if len(same) == 1 else 'they change'} by at most {largest:.2g}"
     said += f" between snapshots, the median layer by {float(np.median(usual[found[first] :][moving[found[first] :]])):.2g}."
     return Finding(ATTENTION, said, values, link, course(list(found)[:3], epoch), weight=1)
-
-
-def _largest(change: np.ndarray, found: dict[int, int], moving: np.ndarray) -> str:
-    return f"{max(float(change[start:, i][moving[start:]].max()) for i, start in found.items()):.2g}"
 
 
 @check(
