@@ -185,17 +185,18 @@ def test_charts_hold_what_they_are_given():
 
 def test_the_app_gives_the_same_report_and_its_pictures(tmp_path):
     server = Flask("test")
-    settings = Settings(runs=(DEMO_RUNS,), cache=tmp_path / "cache")
+    write_run(tmp_path / "runs" / "数字")
+    settings = Settings(runs=(DEMO_RUNS, tmp_path / "runs"), cache=tmp_path / "cache")
     endpoints.register(server, endpoints.Context(settings, Catalogue(settings.runs), Results(tmp_path / "cache")))
     endpoint.register(server)
     with server.test_client() as client:
         answer = client.get("/data/digits/report.html?epoch=20")
-        assert answer.headers["Content-Disposition"] == 'attachment; filename="dnnviz-digits-epoch20-report.html"'
+        assert answer.headers["Content-Disposition"] == "attachment; filename=dnnviz-digits-epoch20-report.html"
         assert numbers(answer.text)["metrics"]["20"]["accuracy"] == dnnviz.open_run(DEMO_RUNS / "digits").metrics(20)["accuracy"]
         assert "<h1>digits, epoch 20</h1>" in answer.text
         # Held against another run at the same epoch, or at one of its own.
         answer = client.get("/data/digits/report.zip?epoch=20&against=digits-tampered")
-        assert answer.headers["Content-Disposition"] == 'attachment; filename="dnnviz-digits-epoch20-report.zip"'
+        assert answer.headers["Content-Disposition"] == "attachment; filename=dnnviz-digits-epoch20-report.zip"
         with zipfile.ZipFile(io.BytesIO(answer.data)) as archive:
             files = {name.partition("/")[2]: name for name in archive.namelist()}
             held = numbers(archive.read(files["report.html"]).decode())
@@ -203,6 +204,10 @@ def test_the_app_gives_the_same_report_and_its_pictures(tmp_path):
             assert Image.open(io.BytesIO(archive.read(files["pictures/against-units.png"]))).width > 1000
         answer = client.get("/data/digits/report.html?against=digits&against_epoch=0")
         assert "Against digits, epoch 0" in answer.text
+        # A header holds no such letters as they are; sent so, the connection breaks.
+        answer = client.get("/data/数字/report.html")
+        assert answer.status_code == 200
+        assert answer.headers["Content-Disposition"].isascii()
         answer = client.get("/data/digits/report.html?epoch=7")
         assert (answer.status_code, "no snapshot of epoch 7" in answer.json["error"]) == (400, True)
         assert client.get("/data/nothing/report.html").status_code in (400, 404)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import zipfile
 
-from flask import Flask, Response, request
+from flask import Flask, Response, request, send_file
 
 from dnnviz.analysis.diagnosis import Subject
 from dnnviz.analysis.diagnosis.preprocessing import TRIALS
@@ -52,8 +52,8 @@ def _composed(run_id: str) -> tuple[Report, int]:
 
 
 def _download(content: bytes, kind: str, name: str) -> Response:
-    answer = Response(content, mimetype=kind)
-    answer.headers["Content-Disposition"] = f'attachment; filename="{name}"'
+    # A run may be called by letters that a header cannot hold as they are.
+    answer = send_file(io.BytesIO(content), mimetype=kind, as_attachment=True, download_name=name)
     answer.headers["Cache-Control"] = "no-store"
     return answer
 

@@ -80,9 +80,9 @@ def _chart(name: str, picture: Any, width: int = 420) -> Picture:
 
 
 def _summary(found: Sequence[Finding]) -> str:
-    counts = {severity: [CHECKS[f.check].title.lower() for f in found if f.severity == severity] for severity in SEVERITIES}
-    told = [f"{SEVERITIES[severity]}: {', '.join(counts[severity])}." for severity in ("attention", "look") if counts[severity]]
-    return " ".join(told) or f"Nothing stands out in {len(counts['fine'])} checks."
+    named = {severity: [CHECKS[f.check].title.lower() for f in found if f.severity == severity] for severity in SEVERITIES}
+    told = [f"{SEVERITIES[severity]}: {', '.join(named[severity])}." for severity in ("attention", "look") if named[severity]]
+    return " ".join(told) or f"Nothing stands out in {len(named['fine'])} checks."
 
 
 def _about(subject: Subject) -> list[Part]:
@@ -200,7 +200,7 @@ def _layers(subject: Subject) -> list[Part]:
         about = f"{layer.kind}, {layer.units:,} units{f', {silent:,} dead' if silent else ''}"
         rows.append(layer_row(layer.name, about, mean[layer.columns], _COLOURS))
     said = "One cell a unit: its mean activation over all inputs, within each layer shifted to be non-negative and divided by the largest; white is "
-    return [paragraph(said + "silent, red strongest."), Picture("layers", "Mean activation of every unit", tuple(rows))]
+    return [paragraph(said + "0 (or the least value below it), red the largest."), Picture("layers", "Mean activation of every unit", tuple(rows))]
 
 
 def _units(subject: Subject) -> list[Part]:
