@@ -212,24 +212,32 @@ def test_what_reaches_an_addition_keeps_the_weights_behind_it(resnet20, pictures
     assert saving(costs, removed).parameters == 2 * (32 * 9 + 2 + 32 * 9)
 
 
-class Twice(nn.Module):
-    """A convolution whose units are taken by one that then takes its own."""
+class Three(nn.Module):
+    """Three convolutions, the last of which may be the second one again, have its weights, or make the second one's anew on every pass."""
 
-    def __init__(self) -> None:
+    def __init__(self, second: str) -> None:
         super().__init__()
-        self.first, self.again, self.out = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1), nn.Linear(4, 3)
+        self.first, self.second, self.third, self.out = nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 3), nn.Linear(4, 3)
+        if second == "called twice":
+            self.third = self.second
+        elif second == "tied":
+            self.third.weight = self.second.weight
+        elif second == "normed":
+            nn.utils.parametrizations.weight_norm(self.second)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = torch.relu(self.again(torch.relu(self.first(x))))
-        return self.out(torch.relu(self.again(x)).mean(dim=(2, 3)))
+        for layer in (self.first, self.second, self.third):
+            x = torch.relu(layer(x))
+        return self.out(x.mean(dim=(2, 3)))
 
 
-def test_weights_that_serve_two_inputs_are_neither_cut_nor_given_other_units(tmp_path):
+@pytest.mark.parametrize(("second", "own"), [("plain", True), ("called twice", False), ("tied", False), ("normed", False)])
+def test_only_weights_that_serve_one_input_are_cut_or_given_other_units(second, own, tmp_path):
     torch.manual_seed(4)
-    model = Twice().eval()
-    costs, _ = costs_of(captured(model, torch.rand(3, 1, 6, 6), tmp_path / "twice", None, classes=3), model)
+    model = Three(second).eval()
+    costs, _ = costs_of(captured(model, torch.rand(3, 1, 8, 8), tmp_path / "run", None, classes=3), model)
     first = costs.layers[0]
-    assert (first.name, first.prunable, first.cut, first.merges, first.links) == ("first", True, False, False, ())
+    assert (first.name, first.prunable, first.cut, first.merges, bool(first.links)) == ("first", True, own, own, own)
 
 
 # -- masks -----------------------------------------------------------------------------------------------------------

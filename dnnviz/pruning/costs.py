@@ -43,15 +43,17 @@ def network_costs(run: Run, model: nn.Module, found: Layers) -> tuple[Costs, np.
 
 
 def weighted_op(item: Found, seen: Trace) -> Op | None:
-    """The operation that applies a layer's weight, where it is a convolution or linear layer of PyTorch, called once, and its own."""
-    if not isinstance(item.call.module, _WEIGHTED) or not _called_once(item.call.module, seen):
+    """The operation that applies a layer's weight, where it is a convolution or linear layer of PyTorch, used once, and its own."""
+    if not isinstance(item.call.module, _WEIGHTED) or not _used_once(item.call.module, seen):
         return None
     own = [op for op in seen.ops if op.call is item.call and _weight(op) is not None]
     return own[0] if len(own) == 1 else None
 
 
-def _called_once(module: nn.Module, seen: Trace) -> bool:
-    return sum(call.module is module for call in seen.calls) == 1
+def _used_once(module: nn.Module, seen: Trace) -> bool:
+    """Whether a pass takes a module's weight once: neither called again nor tied to another's."""
+    weight = module.weight
+    return sum(call.module is module or getattr(call.module, "weight", None) is weight for call in seen.calls) == 1
 
 
 def norm_ops(item: Found, start: Op) -> list[Op]:
@@ -75,7 +77,7 @@ def _cost(item: Found, seen: Trace, position: dict[int, int]) -> Cost:
         return plain
     op = weighted_op(item, seen)
     if op is None:
-        return replace(plain, why="its weights are not those of one convolution or linear layer, called once")
+        return replace(plain, why="its weights are not those of one convolution or linear layer, used once")
     module = item.call.module
     grouped = getattr(module, "groups", 1) > 1
     counts = {
@@ -120,8 +122,8 @@ def _links(value: Value, seen: Trace, position: dict[int, int]) -> tuple[list[tu
             if step is not None:
                 queue.append(step)
                 straight = straight and op.name not in _BENDING
-            # What a module called more than once does with its weights holds for its other inputs as well.
-            elif _takes(op, here, channel) and id(op.call) in position and _called_once(op.call.module, seen):
+            # Weights that are used more than once are for other inputs as well.
+            elif _takes(op, here, channel) and id(op.call) in position and _used_once(op.call.module, seen):
                 links.append((position[id(op.call)], offset, times))
             else:
                 open_ = True
@@ -159,11 +161,13 @@ def _step(op: Op, here: Value, offset: int, times: int, channel: int) -> tuple[V
 
 
 def _takes(op: Op, here: Value, channel: int) -> bool:
-    """Whether an operation applies a layer's weight to a value, unit by unit."""
+    """Whether an operation applies a layer's weight, a parameter of its own, to a value, unit by unit."""
     weight = _weight(op)
     module = op.call.module
     if weight is None or not isinstance(module, _WEIGHTED) or op.inputs != [here] or getattr(module, "groups", 1) > 1:
         return False
+    if not isinstance(module.weight, nn.Parameter):
+        return False  # made of other parameters on every pass: what is put in its place does not last
     if isinstance(module, nn.Linear):
         return channel == len(here.shape) - 1
     return channel == 1
