@@ -257,8 +257,10 @@ def test_running_again_only_what_changed_equals_the_whole_network(style):
         second[:, [2, 5]] = 0
         joined = torch.cat([first, first + second], dim=1)
         expected = reference.c(joined).relu().mean(dim=(2, 3)).numpy()
-    [same, changed] = program.logits(inputs, [[], [Edit("b", np.array([2, 5]))]])
+    edits = [Edit("b", np.array([2, 5]))], [Edit("b", np.array([2])), Edit("b", np.array([5]))]
+    [same, changed, apart] = program.logits(inputs, [[], *edits])
     np.testing.assert_allclose(changed, expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(apart, changed)
     with torch.no_grad():
         np.testing.assert_allclose(same, model(inputs).numpy(), rtol=1e-5, atol=1e-6)
     assert np.abs(changed - same).max() > 1e-3

@@ -99,7 +99,12 @@ class Program:
         return self.by_name[layer].tap.value
 
     def _plan(self, edits: Sequence[Edit]) -> _Plan:
-        changes = {id(self.value(edit.layer)): (self.value(edit.layer), edit) for edit in edits if len(edit.units)}
+        changes: dict[int, tuple[Value, list[Edit]]] = {}
+        for edit in edits:
+            if len(edit.units):
+                # A block may have the value of its last layer: both are edited.
+                value = self.value(edit.layer)
+                changes.setdefault(id(value), (value, []))[1].append(edit)
         changed = set(changes)
         ops = []
         for op in self.ops:
@@ -113,7 +118,7 @@ class Program:
         return _Plan(ops, changes, list(taken.values()))
 
     def _run(
-        self, ops: Sequence[Op], held: Mapping[int, torch.Tensor], changes: Mapping[int, tuple[Value, Edit]], keep: set[int]
+        self, ops: Sequence[Op], held: Mapping[int, torch.Tensor], changes: Mapping[int, tuple[Value, list[Edit]]], keep: set[int]
     ) -> dict[int, torch.Tensor]:
         """Run operations from the values held; returns those to keep. A value is dropped after its last use."""
         known = dict(held)
@@ -157,7 +162,7 @@ class Program:
                     if counts[id(edit)] != tap.number:
                         return None
                     tensor = output if tap.key is None else output[tap.key]
-                    changed = _edited(tensor, tap.value, edit)
+                    changed = _edited(tensor, tap.value, [edit])
                     if tap.key is None:
                         return changed
                     return (
@@ -178,7 +183,7 @@ class _Plan:
     """What is run again for a variant: operations, the values changed, and the values taken from the unchanged pass."""
 
     ops: list[Op]
-    changes: dict[int, tuple[Value, Edit]]
+    changes: dict[int, tuple[Value, list[Edit]]]
     taken: list[Value]
 
     def applied(self, value: Value, tensor: torch.Tensor) -> torch.Tensor:
@@ -186,12 +191,13 @@ class _Plan:
         return tensor if change is None else _edited(tensor, *change)
 
 
-def _edited(tensor: torch.Tensor, value: Value, edit: Edit) -> torch.Tensor:
-    """A copy with units of one layer given their values."""
+def _edited(tensor: torch.Tensor, value: Value, edits: Sequence[Edit]) -> torch.Tensor:
+    """A copy with units given their values."""
     result = tensor.clone()
-    units = torch.from_numpy(np.ascontiguousarray(edit.units))
     moved = result.movedim(value.channel, -1)
-    moved[..., units] = 0.0 if edit.values is None else torch.from_numpy(np.ascontiguousarray(edit.values)).to(result.dtype)
+    for edit in edits:
+        units = torch.from_numpy(np.ascontiguousarray(edit.units))
+        moved[..., units] = 0.0 if edit.values is None else torch.from_numpy(np.ascontiguousarray(edit.values)).to(result.dtype)
     return result
 
 
