@@ -4,11 +4,24 @@
   const dv = window.dnnviz;
   const none = () => window.dash_clientside.no_update;
   const waiting = new Map(); // nonce → what was asked for
+  const next = []; // requests that wait for the one before
+  const STARTS = 2000; // ms within which a job that was asked for shows itself
   let needed = 0;
+  let sent = 0;
 
+  // The shell runs one job at a time and a second one ends the first: what the view looks at by itself must not end what was asked for.
+  function busy() {
+    const last = window.dash_component_api.getLayout("job-request")?.props?.data?.nonce;
+    return waiting.has(last) && (performance.now() - sent < STARTS || document.getElementById("job-panel")?.hidden === false);
+  }
   function ask(request) {
+    if (busy()) {
+      next.push(request);
+      return;
+    }
     const nonce = Date.now() + "-" + Math.random().toString(36).slice(2);
     waiting.set(nonce, request.params.what);
+    sent = performance.now();
     window.dash_clientside.set_props("job-request", { data: { ...request, nonce } });
   }
 
@@ -109,7 +122,11 @@
         if (result && result.kind === "pruning" && waiting.has(result.nonce)) {
           const what = waiting.get(result.nonce);
           waiting.delete(result.nonce);
-          if (document.getElementById("pruning-layers")) window.dash_clientside.set_props("pruning-heard", { data: { ...result, what } });
+          const there = document.getElementById("pruning-layers");
+          const following = result.cancelled || !there ? undefined : next[0];
+          next.splice(0, following ? 1 : next.length);
+          if (following) ask(following);
+          if (there) window.dash_clientside.set_props("pruning-heard", { data: { ...result, what } });
         }
         return none();
       },

@@ -26,10 +26,14 @@ VIEWS = {
     "embedding": ("/embedding?run=digits&method=umap&layer=classifier.hidden", "light"),
     "adversarial": ("/adversarial?run=shapes&show=input:3", "light"),
     "diagnosis": ("/diagnosis?run=digits-tampered", "light"),
+    "pruning": ("/diagnosis?run=digits&view=pruning", "light"),
+    "tampering": ("/diagnosis?run=digits-tampered&view=tampering", "light"),
     "dark": ("/?run=digits&show=class:3&layer=features.conv4&unit=0", "dark"),
 }
 
-CLICKS = {"adversarial": "Attack"}  # the button that asks for what is shown
+CLICKS = {"adversarial": "Attack", "pruning": "Verify"}  # the button that asks for what is shown
+
+SIZES = {"pruning": (1920, 1080)}  # what needs more room than 1440 × 900
 
 
 def main() -> int:
@@ -49,7 +53,8 @@ def main() -> int:
             browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--headless", "--no-sandbox", "--disable-gpu"])
             for name in wanted:
                 address, theme = VIEWS[name]
-                page = browser.new_page(viewport={"width": 1440, "height": 900}, color_scheme=theme)
+                width, height = SIZES.get(name, (1440, 900))
+                page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=theme)
                 page.goto(f"http://127.0.0.1:{listening.port}{address}")
                 if name in CLICKS:
                     page.get_by_role("button", name=CLICKS[name], exact=True).click()

@@ -321,6 +321,8 @@ def _curve(data: Mapping[str, str] | None, heard: Mapping[str, Any] | None, them
         known = view.costs()
         drawn = parts.curve_card(arrays, known[0] if known else None, theme or "light")
     else:
+        if view.heard and not view.told("verify"):
+            return dash.no_update  # what another job found changes nothing here, where this one may be under way
         asked = view.asks("verify", criteria=names, proposal=want.as_params(), split=split, most=most)
         cancelled = view.told("verify") and bool(view.heard.get("cancelled"))
         drawn = [parts.verify_offer(view.run, view.epoch, names, len(inputs), asked, cancelled=cancelled)]
