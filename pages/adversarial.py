@@ -107,8 +107,8 @@ _READING = {
         "language models using causal mediation analysis, NeurIPS 2020.",
     ),
     "detection": (
-        "Half of the inputs tell what activations of each class look like; the others are attacked, and each detector scores them and their "
-        "originals. The curve shows which share of attacks is found at which share of false alarms; an area of 0.5 is guessing, 1 is perfect. "
+        "Half of the inputs, with attacks on them, are what the detectors learn from; on the other half each scores clean inputs and the attacks "
+        "that succeeded. The curve shows which share of attacks is found at which share of false alarms; an area of 0.5 is guessing, 1 is perfect. "
         "“Layers weighted” has learnt from attacks of the same kind how much each layer says; “layers alike” has seen no attack. "
         "An attacker who knows the detector can evade it.",
         "K. Lee et al., A simple unified framework for detecting out-of-distribution samples and adversarial attacks, NeurIPS 2018; X. Ma et "
@@ -116,8 +116,9 @@ _READING = {
         "D. Wagner, Adversarial examples are not easily detected, AISec 2017.",
     ),
     "robustness": (
-        "Every input is attacked at every size; the line says which share is still classified correctly, the band is the 95 % interval for so "
-        "many inputs. A weak attack flatters the network: the true accuracy lies at or below the line.",
+        "Inputs that withstand one size are attacked with the next; where a method looks for the smallest change, it is run once and says for "
+        "which sizes that is enough. The line says which share is still classified correctly, the band is the 95 % interval for so many inputs. "
+        "A weak attack flatters the network: the true accuracy lies at or below the line.",
         "N. Carlini et al., On evaluating adversarial robustness, 2019; interval: E. B. Wilson, Journal of the American Statistical "
         "Association, 1927.",
     ),
