@@ -240,6 +240,13 @@ def test_only_weights_that_serve_one_input_are_cut_or_given_other_units(second, 
     assert (first.name, first.prunable, first.cut, first.merges, bool(first.links)) == ("first", True, own, own, own)
 
 
+def test_a_batch_norm_of_two_layers_is_not_cut_with_one_of_them(tmp_path):
+    norm = nn.BatchNorm2d(4)
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), norm, nn.ReLU(), nn.Conv2d(4, 4, 3), norm, nn.ReLU(), nn.Flatten(), nn.Linear(64, 3)).eval()
+    costs, _ = costs_of(captured(model, torch.rand(3, 1, 8, 8), tmp_path / "run", None, classes=3), model)
+    assert [(cost.prunable, cost.cut, cost.merges) for cost in costs.layers[:2]] == [(True, False, False)] * 2
+
+
 # -- masks -----------------------------------------------------------------------------------------------------------
 
 

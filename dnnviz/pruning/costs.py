@@ -70,6 +70,11 @@ def norm_ops(item: Found, start: Op) -> list[Op]:
     return found
 
 
+def own_batch_norm(norm: Op, seen: Trace) -> bool:
+    """Whether a normalisation is a batch norm whose parameters are used once in a pass."""
+    return norm.name == "batch_norm" and sum(op.weights == norm.weights for op in seen.ops) == 1
+
+
 def _cost(item: Found, seen: Trace, position: dict[int, int]) -> Cost:
     layer = item.layer
     plain = Cost(layer.name, False, "a block: what its layers make together", layer.units)
@@ -91,7 +96,7 @@ def _cost(item: Found, seen: Trace, position: dict[int, int]) -> Cost:
     links, open_, straight = _links(item.tap.value, seen, position)
     if _is_output(item.tap.value, seen):
         return replace(plain, why="the network's output: a unit a class", **counts)
-    cut = not open_ and not grouped and bool(links) and all(op.name == "batch_norm" for op in norm_ops(item, op))
+    cut = not open_ and not grouped and bool(links) and all(own_batch_norm(norm, seen) for norm in norm_ops(item, op))
     return replace(plain, prunable=True, why="", cut=cut, merges=cut and straight, links=tuple(links) if cut else (), **counts)
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from dnnviz.layers import Found
-from dnnviz.pruning.costs import norm_ops, weighted_op
+from dnnviz.pruning.costs import norm_ops, own_batch_norm, weighted_op
 from dnnviz.pruning.program import Program
 from dnnviz.pruning.saved import Costs
 
@@ -123,7 +123,7 @@ def _shift(model: nn.Module, item: Found, program: Program) -> tuple[str, int] |
         return f"{item.call.name}.bias", 1
     op = weighted_op(item, program.found.trace)
     norms = [] if op is None else norm_ops(item, op)
-    if len(norms) != 1 or norms[0].name != "batch_norm":
+    if len(norms) != 1 or not own_batch_norm(norms[0], program.found.trace):
         return None
     path = norms[0].weights[0].rpartition(".")[0]
     return (f"{path}.running_mean", -1) if getattr(model.get_submodule(path), "running_mean", None) is not None else None
