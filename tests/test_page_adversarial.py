@@ -134,6 +134,11 @@ def test_what_does_not_succeed_says_so_and_robustness_is_measured_drawn_and_save
     page.wait_for_function("address => location.search.includes(address)", arg=f"show=input:{weakest}&")
     page.locator(".dv-empty .dv-btn.primary").wait_for()
 
+    page.goto(live_app.url + DIGITS + "&show=input:17&method=pgd&pgd-epsilon=0.001&pgd-steps=1000&pgd-restarts=10")
+    page.locator(".dv-empty .dv-btn.primary").click()
+    page.locator("#job-cancel").click()
+    page.locator(".dv-empty h2", has_text="Cancelled").wait_for()
+
 
 def test_detection_is_drawn_and_saved(page, live_app):
     run = dnnviz.open_run(DEMO_RUNS / "digits")
