@@ -10,6 +10,7 @@ from dnnviz.analysis.sides import Side
 from dnnviz.errors import RunError
 from dnnviz.figures.flows import MOST_CLASSES, flows
 from dnnviz.settings import DEMO_RUNS
+from tests.runs import write_run
 
 
 @pytest.mark.parametrize(("mended", "broken"), [(0, 0), (1, 0), (5, 1), (7, 7), (30, 12), (400, 450), (2000, 1)])
@@ -36,6 +37,12 @@ def test_two_epochs_of_a_run():
         moves(last, last)
     with pytest.raises(RunError, match="did not keep the same inputs"):
         moves(last, Side(dnnviz.open_run(DEMO_RUNS / "shapes"), 0))
+
+
+def test_a_class_of_which_no_input_is_kept_has_no_predictions(tmp_path):
+    run = write_run(tmp_path / "run", inputs=4, classes=4)  # two for training, of the first two classes
+    with pytest.raises(RunError, match="kept no input of what A shows"):
+        moves(Side(run, 0, "class:3", "train"), Side(run, 5))
 
 
 def test_bands_hold_every_input_also_of_many_classes():

@@ -59,7 +59,7 @@ class Moves:
 def moves(first: Side, second: Side) -> Moves:
     """Predictions of two sides for the inputs that the first shows.
 
-    Raises RunError with a sentence where the networks are the same, saw other inputs, or know other classes.
+    Raises RunError with a sentence where the networks are the same, saw other inputs, or know other classes, or where A has no input kept.
     """
     if first.network == second.network:
         raise RunError("A and B are the same network, which predicts the same. Choose another epoch or another run on one side.")
@@ -69,4 +69,6 @@ def moves(first: Side, second: Side) -> Moves:
     if any(each.shape[1] != len(first.run.classes) for each in logits):
         raise RunError("The network does not give one score for each class of the run, so it predicts none of them.")
     rows = members(first)
+    if not len(rows):
+        raise RunError(f"{first.name} kept no input of what A shows, so that no prediction is known. Choose another class or split for A.")
     return Moves(rows, first.run.labels[rows], *(each[rows].argmax(axis=1) for each in logits))

@@ -13,9 +13,10 @@ from dash import Dash, Input, Output, dcc, html
 from dnnviz import urlstate
 from dnnviz.analysis import sides
 from dnnviz.analysis import tampering as tests
+from dnnviz.analysis.diagnosis.finding import listed
 from dnnviz.analysis.tampering import FEW, TESTS, Findings
 from dnnviz.components.controls import empty, hidden, labelled, note, url_id
-from dnnviz.components.details import number
+from dnnviz.components.details import number, percent
 from dnnviz.components.tampering_evidence import deviations, evidence_view, strays_text, where
 from dnnviz.components.view import register_view
 from dnnviz.endpoints import context
@@ -101,16 +102,15 @@ def _summary(selection: Selection, found: Findings) -> html.Div:
     assert run is not None
     suspects = found.suspects
     if suspects:
-        names = " and ".join(f"“{run.classes[label]}”" for label in suspects[:3])
-        more = f" and {len(suspects) - 3} more" if len(suspects) > 3 else ""
+        names = listed([f"“{run.classes[label]}”" for label in suspects])
         several = len(suspects) > 1
-        said: list[Any] = [html.B(f"{'Classes' if several else 'Class'} {names}{more} {'look' if several else 'looks'} tampered with: ")]
+        said: list[Any] = [html.B(f"{'Classes' if several else 'Class'} {names} {'look' if several else 'looks'} tampered with: ")]
         said.append(_why(selection, found, suspects[0], f" of “{run.classes[suspects[0]]}”" if several else ""))
         said.append(_also(found, suspects[0]))
     else:
         label = int(found.order[0])
         said = [html.B("No class stands out"), f" among {len(run.classes)}. Nearest to a threshold is “{run.classes[label]}”, at "]
-        said.append(f"{max(found.score[label], 0):.0%} of it.")
+        said.append(f"{percent(max(float(found.score[label]), 0))} of it.")
     splits = f"Training inputs: “{found.splits[0]}”; held out and taken to be clean: “{found.splits[1]}”. " if found.splits else ""
     return html.Div([html.P(said), html.P([splits, _missing(run, found)], className="dv-small")], className="dv-tampering-summary", role="status")
 
