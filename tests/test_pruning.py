@@ -559,11 +559,10 @@ def test_the_view_chooses_switches_off_verifies_and_exports(page, make_live_app,
 
     write_run(tmp_path / "runs" / "plain")
     app = make_live_app(runs=[tmp_path / "runs", DEMO_RUNS])
-    asked = {"criteria": ["activation", "random"], "proposal": {"which": "redundant"}, "split": "all", "most": 100}
-    # What other tests prove of the job is there already; one job goes through the browser.
-    ask(app.settings, "verify", **asked)
-    ask(app.settings, "export", proposal=asked["proposal"], kind="sliced")
     page.goto(app.url + "/diagnosis?run=digits&view=pruning&prune-by=activation,random&prune-most=100")
+    # Asked for at once, while the page looks at the network by itself: neither ends the other.
+    page.get_by_role("button", name="Verify", exact=True).click()
+    page.locator("#pruning-curve", has_text="changes no prediction").wait_for()
     page.locator(".dv-pruning-table .barred", has_text="56 %").wait_for()
     wait_idle(page)
     table = page.locator(".dv-pruning-table tbody tr")
@@ -577,6 +576,7 @@ def test_the_view_chooses_switches_off_verifies_and_exports(page, make_live_app,
         proposal.get_by_role("link", name="List as CSV").click()
     rows = list(csv.reader(download.value.path().read_text().splitlines()))
     assert [row[:2] for row in rows[1:]] == [["classifier.hidden", "3"], ["classifier.hidden", "15"]]
+    proposal.get_by_role("button", name="Make a smaller network").click()
     with page.expect_download() as download:
         proposal.get_by_role("link", name="Save the smaller network").click()
     assert torch.load(download.value.path(), weights_only=True)["classifier.hidden.weight"].shape == (30, 32)

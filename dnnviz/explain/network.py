@@ -45,5 +45,5 @@ def scores(model: torch.nn.Module, inputs: torch.Tensor) -> torch.Tensor:
     if not isinstance(output, torch.Tensor):
         output = getattr(output, "logits", None)
     if output is None or output.ndim != 2 or len(output) != len(inputs):
-        raise DNNVizError("The network does not give one row of class scores for each input; attributions explain such scores.")
+        raise DNNVizError("The network does not give one row of class scores for each input, which is what is looked into here.")
     return output
