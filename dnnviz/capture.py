@@ -28,7 +28,7 @@ from dnnviz.keep import Keeper
 from dnnviz.layers import Layers, find_layers
 from dnnviz.observe import Observed, Progress, channels_last, observe, on_device, run_network, undisturbed
 from dnnviz.specs import first_line
-from dnnviz.store import MANIFEST, Run, RunWriter, layer_entries, map_entries, now, open_run, writing
+from dnnviz.store import MANIFEST, Run, RunWriter, distinct, layer_entries, map_entries, now, open_run, writing
 
 TOP = 9  # inputs in each unit's list of top inputs
 
@@ -239,7 +239,7 @@ class _Job:
         """What makes a run unfit for a further snapshot, known before any computing; None when nothing does."""
         if layer_entries(found.layers) != old.manifest["layers"]:
             return f"another network ({len(old.layers)} layers with {old.units} units; this one has {len(found.layers)} with {found.units})"
-        if list(classes) != old.classes:
+        if distinct(classes) != old.classes:
             return "other classes"
         if [source.name for source in self.sources] != old.splits:
             return f"other splits ({', '.join(old.splits)})"

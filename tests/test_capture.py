@@ -467,6 +467,12 @@ def test_other_data_or_networks_do_not_enter_a_run(model: Small, tmp_path: Path)
     assert sorted(p.name for p in path.iterdir() if p.name not in (".lock",)) == ["graph.json", "inputs", "run.json", "snapshots"]
 
 
+def test_classes_of_one_name_are_told_apart(model: Small, tmp_path: Path) -> None:
+    for epoch in (0, 1):
+        run = dnnviz.capture(model, Pictures(20), tmp_path / "run", epoch=epoch, classes=["crane", "dog", "crane", "cat"])
+    assert run.classes == ["crane (0)", "dog", "crane (2)", "cat"] and run.epochs == [0, 1]
+
+
 def test_overwriting_one_epoch_keeps_the_others(model: Small, tmp_path: Path) -> None:
     path, data = tmp_path / "run", Pictures(20)
     first = dnnviz.capture(model, data, path, epoch=0)

@@ -91,7 +91,7 @@ def class_layer(first: Side, second: Side, layer: Layer, how: str = "auto", rows
     return ClassLayer(a, b, difference, *_shades(np.stack([a, b])))
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=2)  # with 1,000 classes one takes 100 MB
 def multiples(first: Side, second: Side, name: str, how: str = "auto") -> Multiples:
     """Small multiples of a layer over classes, runs and epochs; name: that of a shared layer.
 

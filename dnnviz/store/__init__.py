@@ -1,7 +1,7 @@
 """The run folder: open it, read slices, write snapshots. numpy only; nothing here is ever unpickled."""
 
 from dnnviz.store.maps import EarlyMap, map_entries
-from dnnviz.store.run import HEADERS, MANIFEST, SCHEMA, STATS, Layer, Run, open_run
+from dnnviz.store.run import HEADERS, MANIFEST, SCHEMA, STATS, Layer, Run, distinct, open_run
 from dnnviz.store.writer import RunWriter, layer_entries, now, write_array, write_json, writing
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "Layer",
     "Run",
     "RunWriter",
+    "distinct",
     "layer_entries",
     "map_entries",
     "now",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -25,6 +26,13 @@ STATS = ("mean", "max")
 # Held while numpy reads the header of an array: it parses it as Python, which two threads must not do at once in
 # CPython 3.11 (gh-106905: "AST constructor recursion depth mismatch").
 HEADERS = threading.Lock()
+
+
+def distinct(names: Sequence[object]) -> list[str]:
+    """Names of classes that tell them apart: a name given more than once has the number of its class behind it (ImageNet has two cranes)."""
+    given = [str(name) for name in names]
+    count = Counter(given)
+    return [name if count[name] == 1 else f"{name} ({number})" for number, name in enumerate(given)]
 
 
 @dataclass(frozen=True)
@@ -83,7 +91,7 @@ def open_run(path: str | os.PathLike[str]) -> Run:
 class Run:
     """A run, read from its folder by memory map; opening reads the manifest only.
 
-    Attributes: name, path, classes (list of str), splits (list of str), epochs (list of int, rising),
+    Attributes: name, path, classes (list of str, no two alike), splits (list of str), epochs (list of int, rising),
     layers (tuple of Layer), units (their number), maps (tuple of EarlyMap: whose early feature maps are kept),
     manifest (the parsed run.json).
     Layers are given by name or as Layer; an unknown layer, epoch, split or input raises RunError.
@@ -93,7 +101,7 @@ class Run:
         self.path = Path(path)
         self.manifest = manifest
         self.name: str = manifest["name"]
-        self.classes: list[str] = [str(c) for c in manifest["classes"]]
+        self.classes: list[str] = distinct(manifest["classes"])
         self.splits: list[str] = [str(s) for s in manifest["splits"]]
         self.layers: tuple[Layer, ...] = tuple(
             Layer(str(e["name"]), str(e["kind"]), int(e["units"]), tuple(int(v) for v in e["shape"]), int(e["offset"])) for e in manifest["layers"]
