@@ -5,8 +5,7 @@
   const page = (dv.adversarial = {});
   const BESIDE = ["detector", "layer", "unit"]; // keys of the address on which the answer does not depend
   const HEAR_EVERY = 500; // ms between two looks at what a job has made
-  const fresh = () => ({ drawn: "", nonce: null, asked: "", ended: null, progress: null });
-  const state = (page.state = { host: null, known: null, selection: null, hearing: 0, heard: 0, ...fresh() });
+  const state = (page.state = { host: null, known: null, selection: null, hearing: 0, heard: 0, drawn: "", nonce: null, asked: "", ended: null, progress: null });
   page.views = {}; // view → (known) → elements of what was found
   page.pictures = {}; // view → (known) → {svg, width, height, caption}
   const none = () => window.dash_clientside.no_update;
@@ -142,11 +141,10 @@
     host.inert = Object.keys(selection).some((key) => !BESIDE.includes(key) && selection[key] !== known.of[key]);
     if (host.inert) return none();
     if (state.host !== host) {
-      // The same question on a page that was laid out anew: what is known of its job stays, and an answer that is still to come is heard.
-      const same = known.request && state.asked === JSON.stringify(known.request);
+      // A page that was laid out anew: what is known of a job stays (shown to its question only), and an answer still to come is heard.
       const nonce = (store) => window.dash_component_api.getLayout(store)?.props?.data?.nonce;
       const goes = nonce("job-request") === state.nonce && nonce("job-result") !== state.nonce;
-      Object.assign(state, { ...fresh(), ...(same ? { asked: state.asked, ended: state.ended, nonce: goes ? state.nonce : null } : {}), host });
+      Object.assign(state, { host, drawn: "", progress: null, nonce: goes ? state.nonce : null });
     }
     Object.assign(state, { known, selection });
     show();

@@ -96,7 +96,13 @@ def test_the_browser_paints_the_same_pixels(page, live_app, address, look):
     methods = ("saliency", "deeplift")
     page.goto(f"{live_app.url}/attribution?run=shapes&by=chosen&inputs=3&methods={','.join(methods)}{address}")
     wait_for_jobs(page)
-    page.wait_for_function("() => document.querySelectorAll('.dv-tile:not(.waiting):not(.absent) canvas').length === 2")
+    page.wait_for_function(
+        """() => {
+            const drawn = [...document.querySelectorAll(".dv-tile:not(.waiting):not(.absent) canvas")];
+            const painted = (canvas) => canvas.getContext("2d").getImageData(0, 0, 1, 1).data[3] === 255;
+            return drawn.length === 2 && drawn.every(painted);
+        }"""
+    )
     run = dnnviz.open_run(DEMO_RUNS / "shapes")
     results = Results(live_app.settings.private_cache() / "results")
     order = page.locator(".dv-tile").evaluate_all("tiles => tiles.map((tile) => tile.getAttribute('aria-label'))")

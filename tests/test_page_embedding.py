@@ -304,7 +304,15 @@ def test_epochs_by_slider_and_played(page: Page, small_app: LiveApp) -> None:
 
 def test_the_picture_is_saved_with_its_legend_and_caption(page: Page, small_app: LiveApp) -> None:
     open_page(page, small_app, "run=small&hide=0")
-    saved = page.wait_for_function("() => window.dnnviz.picture.compose().catch(() => null)").json_value()
+    saved = page.evaluate(
+        """async () => {
+            for (let i = 0; i < 100; i++) {
+                const picture = await window.dnnviz.picture.compose().catch(() => null);
+                if (picture) return picture;
+                await new Promise((resolve) => setTimeout(resolve, 200));
+            }
+        }"""
+    )
     assert saved["width"] > 800 and "small, epoch 5, layer layer1.0" in saved["svg"] and "Trustworthiness" in saved["svg"]
     assert "class 1" in saved["svg"] and "class 0" not in saved["svg"]
     page.get_by_label("Images", exact=True).check(force=True)
